@@ -1,0 +1,75 @@
+//! The one trait everything here wraps and is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::types::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse};
+
+/// An LLM client: whatever can answer a chat, stream one, and embed texts.
+///
+/// Every decorator of this crate implements it and wraps one. There are no default methods: a wrapper that forgot one
+/// would silently bypass the client it wraps. A closure becomes a client with
+/// [`client_fn`](crate::providers::client_fn).
+///
+/// Cancellation: dropping a returned future or stream must abandon the call and free what it holds.
+#[async_trait]
+pub trait LlmClient: fmt::Debug + Send + Sync + 'static {
+    /// Who answers. Part of every cache key, so it must not change while the client lives.
+    fn info(&self) -> &ClientInfo;
+
+    /// One whole answer.
+    async fn chat(&self, request: ChatRequest) -> Result<ChatResponse>;
+
+    /// An answer as it is made.
+    async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream>;
+
+    /// Vectors of texts, in the order of the input.
+    async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse>;
+}
+
+/// Who answers: two clients whose answers may differ must differ here. Nothing secret belongs in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct ClientInfo {
+    /// The provider's name, as in OpenTelemetry's `gen_ai.provider.name`: `openai`, `anthropic`, …
+    pub provider: String,
+    /// Where it is, without credentials or query.
+    pub endpoint: String,
+    /// Whose account is billed: a name, never the key itself, so that a rotated key finds its answers again.
+    pub account: String,
+}
+
+impl ClientInfo {
+    /// A provider without endpoint or account.
+    pub fn new(provider: impl Into<String>) -> Self {
+        Self { provider: provider.into(), ..Self::default() }
+    }
+}
+
+macro_rules! forward {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<C: LlmClient + ?Sized> LlmClient for $pointer<C> {
+            fn info(&self) -> &ClientInfo {
+                (**self).info()
+            }
+
+            async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
+                (**self).chat(request).await
+            }
+
+            async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
+                (**self).chat_stream(request).await
+            }
+
+            async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
+                (**self).embed(request).await
+            }
+        }
+    };
+}
+
+forward!(Arc);
+forward!(Box);

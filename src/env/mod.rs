@@ -1,0 +1,158 @@
+//! What every layer is given: time, randomness, the token counter, prices, who to tell, and the end of it all.
+
+mod clock;
+mod observer;
+mod random;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use clock::{Clock, TokioClock};
+pub use observer::{Event, Observer, Operation, Outcome, Record};
+pub use random::{Random, SeededRandom, ThreadRandom};
+
+use crate::tokens::{Tiktoken, TokenCounter};
+use crate::types::PriceTable;
+
+pub(crate) use clock::after;
+
+/// What every layer is given. Cloning shares it.
+///
+/// Time and randomness come from here and nowhere else, so that a test can set them.
+#[derive(Debug, Clone)]
+pub struct Env {
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    counter: Arc<dyn TokenCounter>,
+    prices: Arc<PriceTable>,
+    observers: Arc<[Arc<dyn Observer>]>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Env {
+    /// Tokio's clock, thread randomness, exact token counts, published prices, nobody to tell.
+    pub fn new() -> Self {
+        Self {
+            clock: Arc::new(TokioClock::new()),
+            random: Arc::new(ThreadRandom),
+            counter: Arc::new(Tiktoken::new()),
+            prices: Arc::new(PriceTable::published()),
+            observers: Arc::from([]),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    /// Sets the clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Sets the source of randomness.
+    #[must_use]
+    pub fn with_random(mut self, random: impl Random) -> Self {
+        self.random = Arc::new(random);
+        self
+    }
+
+    /// Sets the token counter.
+    #[must_use]
+    pub fn with_counter(mut self, counter: impl TokenCounter) -> Self {
+        self.counter = Arc::new(counter);
+        self
+    }
+
+    /// Sets the prices.
+    #[must_use]
+    pub fn with_prices(mut self, prices: PriceTable) -> Self {
+        self.prices = Arc::new(prices);
+        self
+    }
+
+    /// Adds somebody to tell.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers = self.observers.iter().cloned().chain([observer]).collect();
+        self
+    }
+
+    /// Monotonic time.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// The time of day.
+    pub fn wall(&self) -> SystemTime {
+        self.clock.wall()
+    }
+
+    /// Waits so long. Cancel-safe.
+    pub async fn sleep(&self, wait: Duration) {
+        self.sleep_until(after(self.now(), wait)).await;
+    }
+
+    /// Waits until then. Cancel-safe.
+    pub async fn sleep_until(&self, until: Instant) {
+        self.clock.sleep_until(until).await;
+    }
+
+    /// `now + wait`, saturating.
+    pub fn after(&self, wait: Duration) -> Instant {
+        after(self.now(), wait)
+    }
+
+    /// A random number from 0 to 1, 1 excluded.
+    pub fn unit(&self) -> f64 {
+        // 53 bits fill a double's mantissa.
+        (self.random.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// 64 random bits. Not for secrets.
+    pub fn bits(&self) -> u64 {
+        self.random.next()
+    }
+
+    /// The token counter.
+    pub fn counter(&self) -> &Arc<dyn TokenCounter> {
+        &self.counter
+    }
+
+    /// The prices.
+    pub fn prices(&self) -> &PriceTable {
+        &self.prices
+    }
+
+    /// Whether anybody is to be told.
+    pub fn is_observed(&self) -> bool {
+        !self.observers.is_empty()
+    }
+
+    /// Tells everybody.
+    pub fn observe(&self, event: &Event<'_>) {
+        for observer in &*self.observers {
+            observer.observe(event);
+        }
+    }
+
+    /// Where background work is spawned, so that [`shutdown`](crate::OptimizedClient::shutdown) can wait for it.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Cancelled when the client shuts down: whoever waits stops waiting.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+}
+
+impl Default for Env {
+    fn default() -> Self {
+        Self::new()
+    }
+}

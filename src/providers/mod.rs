@@ -1,0 +1,5 @@
+//! Clients to wrap.
+
+mod func;
+
+pub use func::{FnClient, client_fn};

@@ -1,0 +1,21 @@
+//! How many tokens a text, a message or a request is.
+
+mod tiktoken;
+
+use std::fmt;
+
+pub use tiktoken::Tiktoken;
+
+use crate::types::{ChatBody, Message};
+
+/// Counts tokens. Called on async threads: an implementation must not block, and must not panic on any text.
+pub trait TokenCounter: fmt::Debug + Send + Sync + 'static {
+    /// A bare text.
+    fn text(&self, model: &str, text: &str) -> u64;
+
+    /// A message with all it costs beside its text: role, name, tool calls, media.
+    fn message(&self, model: &str, message: &Message) -> u64;
+
+    /// A whole prompt: its messages, its tools and response format, and what primes the reply.
+    fn request(&self, body: &ChatBody) -> u64;
+}
