@@ -1,8 +1,11 @@
 //! Wrap any LLM client into a faster, cheaper, sturdier one.
 
+pub mod cache;
 mod client;
 pub mod env;
 mod error;
+mod fingerprint;
+pub mod history;
 mod layer;
 pub mod providers;
 #[cfg(feature = "test-util")]

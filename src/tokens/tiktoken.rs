@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use tiktoken_rs::CoreBPE;
-use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::TokenCounter;
+use crate::fingerprint::{ByFingerprint, fingerprint};
 use crate::types::{ChatBody, ImageDetail, Message, Part, ResponseFormat};
 
 /// Exact token counts for OpenAI models through tiktoken-rs.
@@ -27,9 +26,7 @@ use crate::types::{ChatBody, ImageDetail, Message, Part, ResponseFormat};
 /// moves that to where it does not hurt. No text makes it panic: where the tokenizer's regular expression gives up (a
 /// megabyte of blanks does that), the text is counted in pieces, which can only overstate it, by a token per piece.
 pub struct Tiktoken {
-    // 128-bit fingerprints are already evenly spread, so the map takes their low half as it is.
-    memo: Cache<u128, u32, UnitWeighter, BuildHasherDefault<LowHalf>, DefaultLifecycle<u128, u32>>,
-    seed: u64,
+    memo: Cache<u128, u32, UnitWeighter, ByFingerprint, DefaultLifecycle<u128, u32>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +62,8 @@ const PIECE: usize = 64 * 1024;
 impl Tiktoken {
     /// A counter with an empty memory.
     pub fn new() -> Self {
-        let memo =
-            Cache::with(1 << 16, 1 << 16, UnitWeighter, BuildHasherDefault::default(), DefaultLifecycle::default());
-        // Seeded per process, so that nobody can prepare texts whose fingerprints collide.
-        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), "tiktoken");
-        Self { memo, seed }
+        let memo = Cache::with(1 << 16, 1 << 16, UnitWeighter, ByFingerprint::default(), DefaultLifecycle::default());
+        Self { memo }
     }
 
     /// Builds the vocabulary of this model now: about 100 ms. Blocks; call it at start-up or from `spawn_blocking`.
@@ -81,7 +75,7 @@ impl Tiktoken {
         if text.is_empty() {
             return 0;
         }
-        let key = xxh3_128_with_seed(text.as_bytes(), self.seed ^ encoding as u64);
+        let key = fingerprint(text.as_bytes()) ^ encoding as u128;
         if let Some(count) = self.memo.get(&key) {
             return u64::from(count);
         }
@@ -174,21 +168,6 @@ impl Default for Tiktoken {
 impl fmt::Debug for Tiktoken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tiktoken").field("remembered", &self.memo.len()).finish_non_exhaustive()
-    }
-}
-
-#[derive(Default)]
-struct LowHalf(u64);
-
-impl Hasher for LowHalf {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u128(&mut self, fingerprint: u128) {
-        self.0 = fingerprint as u64;
     }
 }
 

@@ -1,0 +1,399 @@
+//! The cache in the stack: look up, else join or start the flight.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+
+use super::flight::{FlightEvent, FlightSource, Flights, Landed, Listener};
+use super::tier::Memory;
+use super::{CacheTier, Entry, Probe, Selector};
+use crate::client::{ClientInfo, LlmClient};
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer::Layer;
+use crate::types::{
+    Assembler, ChatRequest, ChatResponse, ChatStream, Deadline, EmbedRequest, EmbedResponse, Finish, Source,
+    StreamEvent, Trace,
+};
+
+/// How answers are cached.
+///
+/// ```
+/// # use std::time::Duration;
+/// use sluicegate::cache::Cache;
+/// let cache = Cache::memory(10_000).ttl(Duration::from_secs(3600)).max_bytes(64 << 20);
+/// # let _ = cache;
+/// ```
+#[derive(Debug, Clone)]
+pub struct Cache {
+    store: Store,
+    ttl: Duration,
+}
+
+#[derive(Debug, Clone)]
+enum Store {
+    Memory { entries: usize, bytes: u64 },
+    Custom(Arc<dyn CacheTier>),
+}
+
+impl Cache {
+    /// In this process's memory: at most so many answers (at least 1), and 256 MiB unless
+    /// [`max_bytes`](Self::max_bytes) says otherwise.
+    pub fn memory(entries: usize) -> Self {
+        Self::new(Store::Memory { entries, bytes: 256 << 20 })
+    }
+
+    /// In a tier of your own.
+    pub fn on(tier: impl CacheTier) -> Self {
+        Self::new(Store::Custom(Arc::new(tier)))
+    }
+
+    fn new(store: Store) -> Self {
+        Self { store, ttl: Duration::from_secs(3600) }
+    }
+
+    /// How long an answer is served; more than zero. One hour unless set: long enough for questions that come again in
+    /// a session or a shift, short enough that a corrected prompt or model is seen the same day.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Bytes of memory for answers at most, their requests included; at least 1. No effect on a tier of your own.
+    #[must_use]
+    pub fn max_bytes(mut self, max: u64) -> Self {
+        if let Store::Memory { bytes, .. } = &mut self.store {
+            *bytes = max;
+        }
+        self
+    }
+}
+
+/// Serves repeated questions from the cache, and simultaneous ones with one upstream call.
+///
+/// # What it does
+/// Finds the answer of exactly the same request: same tenant, client, model, messages and parameters. What it does not
+/// find it asks for once; everybody who asks the same meanwhile gets the same answer. Complete answers are kept
+/// (`stop`, `tool_calls`), sampled ones too; cut, filtered, refused and empty ones are passed on and not kept.
+/// Embeddings pass through.
+///
+/// # Where it sits
+/// [`Slot::Cache`](crate::Slot::Cache): inside History, because the final prompt is the key; outside Retry and Schedule,
+/// because a hit needs neither.
+///
+/// # Cost
+/// A hit: one buffer, one hash, one lookup, one comparison. A miss adds the flight: a few microseconds.
+///
+/// # Streaming
+/// Calls and streams share entries and flights. A late joiner gets the chunks so far, then the live ones; a hit replays
+/// the chunks as they came. An answer that was never streamed is replayed as one chunk.
+///
+/// # Cancellation
+/// A caller that goes away leaves the flight to the others, whoever started it; with the last one the upstream call is
+/// cancelled. A panic inside the wrapped client becomes an error of kind `Panicked` for everybody who waited.
+///
+/// # Example
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
+/// use std::sync::Arc;
+/// use sluicegate::{Env, Layer, LlmClient, cache::{Cache, CacheLayer}, testing::Scripted, types::ChatRequest};
+///
+/// let upstream = Arc::new(Scripted::new());
+/// let client = CacheLayer::from(Cache::memory(100)).wrap(upstream.clone(), &Env::new())?;
+/// let request = ChatRequest::new("gpt-5-mini").user("Why is the sky blue?");
+/// client.chat(request.clone()).await?;
+/// let again = client.chat(request).await?;
+/// assert_eq!(again.trace().source.to_string(), "memory hit");
+/// assert_eq!(upstream.calls(), 1);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct CacheLayer {
+    ttl: Duration,
+    settings: String,
+    tier: Result<Arc<dyn CacheTier>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    flights: Arc<Flights>,
+    tier_errors: AtomicU64,
+}
+
+impl From<Cache> for CacheLayer {
+    fn from(cache: Cache) -> Self {
+        let (tier, settings): (Result<Arc<dyn CacheTier>>, _) = match cache.store {
+            // A refused capacity is kept and told at `wrap`.
+            Store::Memory { entries, bytes } => (
+                Memory::new(entries, bytes).map(|memory| Arc::new(memory) as _),
+                format!("memory, {entries} entries, {} MiB", bytes >> 20),
+            ),
+            Store::Custom(tier) => {
+                let settings = tier.name().to_owned();
+                (Ok(tier), settings)
+            }
+        };
+        let settings = format!("{settings}, ttl {:?}", cache.ttl);
+        Self { ttl: cache.ttl, settings, tier, shared: Arc::default() }
+    }
+}
+
+impl CacheLayer {
+    /// How many upstream calls and streams it waits for now.
+    pub fn open_flights(&self) -> usize {
+        self.shared.flights.len()
+    }
+
+    /// How often a tier failed and was passed over.
+    pub fn tier_errors(&self) -> u64 {
+        self.shared.tier_errors.load(Ordering::Relaxed)
+    }
+
+    /// Forgets entries; how many, where the tier can tell.
+    ///
+    /// # Errors
+    /// What kept the tier from forgetting: the entries may still be served.
+    pub async fn remove(&self, selector: &Selector) -> Result<u64> {
+        self.tier.clone()?.remove(selector).await
+    }
+}
+
+impl Layer for CacheLayer {
+    fn name(&self) -> &'static str {
+        "cache"
+    }
+
+    fn settings(&self) -> String {
+        self.settings.clone()
+    }
+
+    fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>> {
+        if self.ttl.is_zero() {
+            let advice = "keep answers for at least a millisecond, or leave the cache out";
+            return Err(Error::config("cache", "ttl", "0s", advice));
+        }
+        let tier = self.tier.clone()?;
+        let source = Source::Cache(tier.name());
+        Ok(Arc::new(Cached(Arc::new(Parts {
+            inner,
+            tier,
+            source,
+            ttl: self.ttl,
+            shared: Arc::clone(&self.shared),
+            env: env.clone(),
+        }))))
+    }
+}
+
+impl fmt::Debug for CacheLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheLayer").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+struct Parts {
+    inner: Arc<dyn LlmClient>,
+    tier: Arc<dyn CacheTier>,
+    source: Source,
+    ttl: Duration,
+    shared: Arc<Shared>,
+    env: Env,
+}
+
+impl Parts {
+    fn probe(&self, request: &ChatRequest) -> Probe {
+        Probe::chat(self.inner.info(), request, self.env.now())
+    }
+
+    async fn find(&self, probe: &Probe) -> Option<Arc<Entry>> {
+        let found = self.tier.get(probe).await;
+        found.unwrap_or_else(|_| {
+            self.shared.tier_errors.fetch_add(1, Ordering::Relaxed);
+            None
+        })
+    }
+
+    /// The answer has come whole: keep it if it may be kept, and tell.
+    async fn land(
+        &self,
+        probe: &Probe,
+        answer: ChatResponse,
+        chunks: Vec<Arc<crate::types::ChatChunk>>,
+    ) -> FlightEvent {
+        let mut trace = *answer.trace();
+        let usage = answer.usage.as_ref();
+        trace.cost = trace.cost.or_else(|| self.env.prices().cost(&answer.model, usage?));
+        let created = self.env.now();
+        let entry = Entry::new(probe, Arc::clone(answer.completion()), chunks.into(), created, self.ttl, trace.cost);
+        let entry = Arc::new(entry);
+        if entry.is_storable() && self.tier.put(probe, Arc::clone(&entry)).await.is_err() {
+            self.shared.tier_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        FlightEvent::Landed(Landed { entry, trace })
+    }
+
+    fn saved(&self, entry: &Entry, source: Source) -> Trace {
+        entry.saved(source, self.env.now())
+    }
+}
+
+/// Asks upstream, as a call or as a stream, and keeps the answer.
+fn fly(parts: Arc<Parts>, probe: Arc<Probe>, request: ChatRequest, streaming: bool) -> FlightSource {
+    let opening = async move {
+        // Another flight may have landed between our look-up and the start of this one.
+        if let Some(entry) = parts.find(&probe).await {
+            let trace = parts.saved(&entry, parts.source);
+            return one(Ok(FlightEvent::Landed(Landed { entry, trace })));
+        }
+        if !streaming {
+            return match parts.inner.chat(request).await {
+                Ok(answer) => one(Ok(parts.land(&probe, answer, Vec::new()).await)),
+                Err(error) => one(Err(error)),
+            };
+        }
+        match parts.inner.chat_stream(request).await {
+            Ok(stream) => follow(parts, probe, stream),
+            Err(error) => one(Err(error)),
+        }
+    };
+    Box::pin(stream::once(opening).flatten())
+}
+
+fn one(event: Result<FlightEvent>) -> FlightSource {
+    Box::pin(stream::iter([event]))
+}
+
+/// Passes a stream's chunks on and puts the answer together as they go by.
+fn follow(parts: Arc<Parts>, probe: Arc<Probe>, stream: ChatStream) -> FlightSource {
+    let state = (parts, probe, stream, Assembler::new(), Vec::new());
+    Box::pin(stream::unfold(state, async |(parts, probe, mut stream, mut assembler, mut chunks)| {
+        let event = match stream.next().await? {
+            Ok(StreamEvent::Chunk(chunk)) => {
+                assembler.push(&chunk);
+                chunks.push(Arc::clone(&chunk));
+                Ok(FlightEvent::Chunk(chunk))
+            }
+            Ok(StreamEvent::Finish(finish)) => {
+                let mut completion = std::mem::take(&mut assembler).finish();
+                completion.usage = completion.usage.or(finish.usage);
+                let mut answer = ChatResponse::new(completion);
+                *answer.trace_mut() = finish.trace;
+                Ok(parts.land(&probe, answer, std::mem::take(&mut chunks)).await)
+            }
+            Err(error) => Err(error),
+        };
+        Some((event, (parts, probe, stream, assembler, chunks)))
+    }))
+}
+
+struct Cached(Arc<Parts>);
+
+impl fmt::Debug for Cached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cached").field("inner", &self.0.inner).finish_non_exhaustive()
+    }
+}
+
+impl Cached {
+    fn listen(&self, probe: Probe, request: &ChatRequest, streaming: bool) -> Result<Listener> {
+        let (parts, request) = (Arc::clone(&self.0), request.clone());
+        self.0.shared.flights.join(probe, |probe| fly(parts, probe, request, streaming))
+    }
+
+    /// Whether a joined flight failed for a reason that was its starter's alone: the starter's deadline.
+    fn try_again(&self, leader: bool, error: &Error, request: &ChatRequest) -> bool {
+        let mine = request.extensions.get::<Deadline>();
+        !leader && error.kind() == ErrorKind::Deadline && mine.is_none_or(|Deadline(until)| self.0.env.now() < *until)
+    }
+
+    async fn miss(&self, mut probe: Probe, request: ChatRequest) -> Result<ChatResponse> {
+        loop {
+            let listener = self.listen(probe, &request, false)?;
+            let leader = listener.is_leader();
+            match listener.await {
+                Ok(landed) => return Ok(landed.entry.respond(self.trace(leader, &landed))),
+                Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn miss_stream(&self, mut probe: Probe, request: ChatRequest) -> Result<ChatStream> {
+        loop {
+            let mut listener = self.listen(probe, &request, true)?;
+            let leader = listener.is_leader();
+            // Waits for the first event, so that a failure before it is this call's error, not the stream's.
+            match std::future::poll_fn(|cx| listener.poll_event(cx)).await {
+                Ok(first) => return Ok(self.stream(listener, first)),
+                Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn trace(&self, leader: bool, landed: &Landed) -> Trace {
+        if leader { landed.trace } else { self.0.saved(&landed.entry, Source::Coalesced) }
+    }
+
+    /// What a listener hears, as a stream.
+    fn stream(&self, listener: Listener, first: FlightEvent) -> ChatStream {
+        let leader = listener.is_leader();
+        let source = if leader { Source::Upstream } else { Source::Coalesced };
+        let opening = Trace { source, ..Trace::default() };
+        if let FlightEvent::Landed(landed) = &first {
+            // The flight was a call, not a stream: its answer comes as one chunk.
+            return landed.entry.replay(self.trace(leader, landed));
+        }
+        let this = Self(Arc::clone(&self.0));
+        let (mut listener, mut first) = (listener, Some(first));
+        ChatStream::new(stream::poll_fn(move |cx| {
+            let event = match first.take() {
+                Some(event) => Ok(event),
+                None => std::task::ready!(listener.poll_event(cx)),
+            };
+            Poll::Ready(Some(event.map(|event| match event {
+                FlightEvent::Chunk(chunk) => StreamEvent::Chunk(chunk),
+                FlightEvent::Landed(landed) => {
+                    let usage = landed.entry.completion().usage.clone();
+                    StreamEvent::Finish(Box::new(Finish { usage, trace: this.trace(leader, &landed) }))
+                }
+            })))
+        }))
+        .with_trace(opening)
+    }
+}
+
+#[async_trait]
+impl LlmClient for Cached {
+    fn info(&self) -> &ClientInfo {
+        self.0.inner.info()
+    }
+
+    async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
+        let probe = self.0.probe(&request);
+        match self.0.find(&probe).await {
+            Some(entry) => Ok(entry.respond(entry.saved(self.0.source, probe.now()))),
+            // Boxed, so that a hit does not carry the miss's state around.
+            None => Box::pin(self.miss(probe, request)).await,
+        }
+    }
+
+    async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
+        let probe = self.0.probe(&request);
+        match self.0.find(&probe).await {
+            Some(entry) => Ok(entry.replay(entry.saved(self.0.source, probe.now()))),
+            None => Box::pin(self.miss_stream(probe, request)).await,
+        }
+    }
+
+    async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
+        self.0.inner.embed(request).await
+    }
+}

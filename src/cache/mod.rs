@@ -1,0 +1,63 @@
+//! Answers kept, found again, and asked for once.
+//!
+//! A request becomes a [`Probe`]: its canonical bytes, a fast fingerprint of them, and their blake3 key when a tier
+//! needs it. A [`CacheTier`] finds an [`Entry`] by it. What no tier has is asked for once, however many callers want it
+//! at the same time: they share one flight, calls and streams alike.
+//!
+//! # How to add a tier
+//!
+//! Implement [`CacheTier`]. Find by [`Probe::fingerprint`] and compare [`Probe::bytes`] in full when the entry stays in
+//! the process; use [`Probe::key`] when it leaves it. Never return an entry that was stored for other bytes, and none
+//! whose [`Entry::expires`] has passed. Errors are counted and passed over: a cache never fails a call.
+
+mod entry;
+mod flight;
+mod key;
+mod layer;
+pub mod tier;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use entry::Entry;
+pub use key::{CacheKey, Probe};
+pub use layer::{Cache, CacheLayer};
+
+use crate::error::Result;
+
+/// A place where answers are kept.
+#[async_trait]
+pub trait CacheTier: fmt::Debug + Send + Sync + 'static {
+    /// Its name in traces and metrics: lower case, one word.
+    fn name(&self) -> &'static str;
+
+    /// The live entry of exactly this request, if it has one.
+    ///
+    /// # Errors
+    /// Whatever keeps it from answering; the caller takes it for a miss.
+    async fn get(&self, probe: &Probe) -> Result<Option<Arc<Entry>>>;
+
+    /// Keeps an entry. It may decline, silently: a cache promises nothing.
+    ///
+    /// # Errors
+    /// Whatever keeps it from storing; the caller goes on without.
+    async fn put(&self, probe: &Probe, entry: Arc<Entry>) -> Result<()>;
+
+    /// Forgets entries; how many it forgot, where it can tell.
+    ///
+    /// # Errors
+    /// Whatever kept it from forgetting them: they may still be served.
+    async fn remove(&self, selector: &Selector) -> Result<u64>;
+}
+
+/// Which entries to forget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Selector {
+    /// The entry of this key.
+    Key(CacheKey),
+    /// All of them.
+    All,
+}

@@ -1,0 +1,5 @@
+//! Where answers are kept.
+
+mod memory;
+
+pub use memory::Memory;
