@@ -7,7 +7,10 @@ mod error;
 mod fingerprint;
 pub mod history;
 mod layer;
+pub mod observe;
 pub mod providers;
+mod sharded;
+mod stack;
 #[cfg(feature = "test-util")]
 pub mod testing;
 pub mod tokens;
@@ -17,3 +20,4 @@ pub use client::{ClientInfo, LlmClient};
 pub use env::Env;
 pub use error::{Error, ErrorKind, Result, Retryability};
 pub use layer::{Chain, Layer, Slot};
+pub use stack::{Builder, OptimizedClient};

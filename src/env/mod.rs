@@ -23,7 +23,10 @@ pub(crate) use clock::after;
 ///
 /// Time and randomness come from here and nowhere else, so that a test can set them.
 #[derive(Debug, Clone)]
-pub struct Env {
+pub struct Env(Arc<Parts>);
+
+#[derive(Debug, Clone)]
+struct Parts {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     counter: Arc<dyn TokenCounter>,
@@ -36,7 +39,7 @@ pub struct Env {
 impl Env {
     /// Tokio's clock, thread randomness, exact token counts, published prices, nobody to tell.
     pub fn new() -> Self {
-        Self {
+        Self(Arc::new(Parts {
             clock: Arc::new(TokioClock::new()),
             random: Arc::new(ThreadRandom),
             counter: Arc::new(Tiktoken::new()),
@@ -44,52 +47,53 @@ impl Env {
             observers: Arc::from([]),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
-        }
+        }))
+    }
+
+    fn edit(self, change: impl FnOnce(&mut Parts)) -> Self {
+        let mut parts = Arc::unwrap_or_clone(self.0);
+        change(&mut parts);
+        Self(Arc::new(parts))
     }
 
     /// Sets the clock.
     #[must_use]
-    pub fn with_clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
+    pub fn with_clock(self, clock: impl Clock) -> Self {
+        self.edit(|parts| parts.clock = Arc::new(clock))
     }
 
     /// Sets the source of randomness.
     #[must_use]
-    pub fn with_random(mut self, random: impl Random) -> Self {
-        self.random = Arc::new(random);
-        self
+    pub fn with_random(self, random: impl Random) -> Self {
+        self.edit(|parts| parts.random = Arc::new(random))
     }
 
     /// Sets the token counter.
     #[must_use]
-    pub fn with_counter(mut self, counter: impl TokenCounter) -> Self {
-        self.counter = Arc::new(counter);
-        self
+    pub fn with_counter(self, counter: impl TokenCounter) -> Self {
+        self.edit(|parts| parts.counter = Arc::new(counter))
     }
 
     /// Sets the prices.
     #[must_use]
-    pub fn with_prices(mut self, prices: PriceTable) -> Self {
-        self.prices = Arc::new(prices);
-        self
+    pub fn with_prices(self, prices: PriceTable) -> Self {
+        self.edit(|parts| parts.prices = Arc::new(prices))
     }
 
     /// Adds somebody to tell.
     #[must_use]
-    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observers = self.observers.iter().cloned().chain([observer]).collect();
-        self
+    pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
+        self.edit(|parts| parts.observers = parts.observers.iter().cloned().chain([observer]).collect())
     }
 
     /// Monotonic time.
     pub fn now(&self) -> Instant {
-        self.clock.now()
+        self.0.clock.now()
     }
 
     /// The time of day.
     pub fn wall(&self) -> SystemTime {
-        self.clock.wall()
+        self.0.clock.wall()
     }
 
     /// Waits so long. Cancel-safe.
@@ -99,7 +103,7 @@ impl Env {
 
     /// Waits until then. Cancel-safe.
     pub async fn sleep_until(&self, until: Instant) {
-        self.clock.sleep_until(until).await;
+        self.0.clock.sleep_until(until).await;
     }
 
     /// `now + wait`, saturating.
@@ -110,44 +114,44 @@ impl Env {
     /// A random number from 0 to 1, 1 excluded.
     pub fn unit(&self) -> f64 {
         // 53 bits fill a double's mantissa.
-        (self.random.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.0.random.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// 64 random bits. Not for secrets.
     pub fn bits(&self) -> u64 {
-        self.random.next()
+        self.0.random.next()
     }
 
     /// The token counter.
     pub fn counter(&self) -> &Arc<dyn TokenCounter> {
-        &self.counter
+        &self.0.counter
     }
 
     /// The prices.
     pub fn prices(&self) -> &PriceTable {
-        &self.prices
+        &self.0.prices
     }
 
     /// Whether anybody is to be told.
     pub fn is_observed(&self) -> bool {
-        !self.observers.is_empty()
+        !self.0.observers.is_empty()
     }
 
     /// Tells everybody.
     pub fn observe(&self, event: &Event<'_>) {
-        for observer in &*self.observers {
+        for observer in &*self.0.observers {
             observer.observe(event);
         }
     }
 
     /// Where background work is spawned, so that [`shutdown`](crate::OptimizedClient::shutdown) can wait for it.
     pub fn tasks(&self) -> &TaskTracker {
-        &self.tasks
+        &self.0.tasks
     }
 
     /// Cancelled when the client shuts down: whoever waits stops waiting.
     pub fn closing(&self) -> &CancellationToken {
-        &self.closing
+        &self.0.closing
     }
 }
 

@@ -87,10 +87,11 @@ fn rewrite(text: &str) -> String {
             out.push_str(line);
             out.push('\n');
             // A fence ends with its own marker, at least as long, and nothing after it.
-            if let (Some(open), Some(close)) = (fence, marker) {
-                if close.starts_with(open) && line.trim() == close {
-                    fence = None;
-                }
+            if let (Some(open), Some(close)) = (fence, marker)
+                && close.starts_with(open)
+                && line.trim() == close
+            {
+                fence = None;
             }
             continue;
         }

@@ -1,0 +1,210 @@
+//! Numbers for a metrics exporter, through the `metrics` facade (feature `metrics`).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use metrics::{Counter, Histogram, Unit};
+use parking_lot::RwLock;
+
+use crate::env::{Event, Observer, Operation, Outcome, Record};
+use crate::types::Source;
+
+/// Tells every call and attempt to the installed `metrics` recorder.
+///
+/// Names and units follow OpenTelemetry's GenAI conventions where they have one
+/// (`gen_ai.client.operation.duration`, `gen_ai.client.token.usage`); the rest begin with `sluicegate.`. Labels are the
+/// operation, the model and closed sets of words: never a tenant, a key or a prompt. Handles are registered once per
+/// operation and model, so a call costs increments, not label building. At most 256 models get a label of their own;
+/// further ones share `other`, so that model names made up by callers cannot fill an exporter's memory.
+///
+/// Install the recorder before the first call: handles bind to the recorder that is there when they are registered.
+///
+/// ```
+/// use std::sync::Arc;
+/// use sluicegate::{OptimizedClient, observe::Metrics, testing::Scripted};
+/// let client = OptimizedClient::builder(Scripted::new()).observer(Arc::new(Metrics::new())).build()?;
+/// # let _ = client;
+/// # Ok::<(), sluicegate::Error>(())
+/// ```
+#[derive(Default)]
+pub struct Metrics {
+    handles: RwLock<HashMap<(Operation, String), Arc<Handles>>>,
+}
+
+const MODELS: usize = 256;
+const OTHER: &str = "other";
+
+struct Handles {
+    duration: Histogram,
+    first_chunk: Histogram,
+    upstream: Counter,
+    hit: Counter,
+    coalesced: Counter,
+    failed: Counter,
+    abandoned: Counter,
+    attempt_duration: Histogram,
+    attempts: Counter,
+    attempts_failed: Counter,
+    rate_limited: Counter,
+    queued: Histogram,
+    input_tokens: Histogram,
+    output_tokens: Histogram,
+    cached_tokens: Counter,
+    saved_tokens: Counter,
+    cost: Counter,
+    saved: Counter,
+    unpriced: Counter,
+}
+
+impl Handles {
+    fn register(operation: Operation, model: &str) -> Self {
+        let operation = operation.label();
+        let labels = |more: &[(&'static str, &'static str)]| {
+            let base = [
+                metrics::Label::new("gen_ai.operation.name", operation),
+                metrics::Label::new("gen_ai.request.model", model.to_owned()),
+            ];
+            let more = more.iter().map(|(key, value)| metrics::Label::new(*key, *value));
+            base.into_iter().chain(more).collect::<Vec<_>>()
+        };
+        let calls = |outcome| metrics::counter!("sluicegate.calls", labels(&[("outcome", outcome)]));
+        let attempts = |outcome| metrics::counter!("sluicegate.attempts", labels(&[("outcome", outcome)]));
+        let tokens = |kind| metrics::histogram!("gen_ai.client.token.usage", labels(&[("gen_ai.token.type", kind)]));
+        Self {
+            duration: metrics::histogram!("sluicegate.call.duration", labels(&[])),
+            first_chunk: metrics::histogram!("sluicegate.call.time_to_first_chunk", labels(&[])),
+            upstream: calls("upstream"),
+            hit: calls("hit"),
+            coalesced: calls("coalesced"),
+            failed: calls("failed"),
+            abandoned: calls("abandoned"),
+            attempt_duration: metrics::histogram!("gen_ai.client.operation.duration", labels(&[])),
+            attempts: attempts("answered"),
+            attempts_failed: attempts("failed"),
+            rate_limited: attempts("rate_limited"),
+            queued: metrics::histogram!("sluicegate.queue.duration", labels(&[])),
+            input_tokens: tokens("input"),
+            output_tokens: tokens("output"),
+            cached_tokens: metrics::counter!("sluicegate.tokens.cached_input", labels(&[])),
+            saved_tokens: metrics::counter!("sluicegate.tokens.saved", labels(&[])),
+            cost: metrics::counter!("sluicegate.cost.nanodollars", labels(&[])),
+            saved: metrics::counter!("sluicegate.saved.nanodollars", labels(&[])),
+            unpriced: metrics::counter!("sluicegate.attempts.unpriced", labels(&[])),
+        }
+    }
+}
+
+impl Metrics {
+    /// Describes the metrics to the installed recorder.
+    pub fn new() -> Self {
+        metrics::describe_histogram!(
+            "sluicegate.call.duration",
+            Unit::Seconds,
+            "From call to end of answer, hits included"
+        );
+        metrics::describe_histogram!(
+            "sluicegate.call.time_to_first_chunk",
+            Unit::Seconds,
+            "From call to first content of a stream"
+        );
+        metrics::describe_histogram!("gen_ai.client.operation.duration", Unit::Seconds, "One attempt upstream");
+        metrics::describe_histogram!("sluicegate.queue.duration", Unit::Seconds, "Waiting for admission");
+        metrics::describe_histogram!("gen_ai.client.token.usage", Unit::Count, "Tokens billed per attempt");
+        metrics::describe_counter!("sluicegate.calls", Unit::Count, "Calls by outcome");
+        metrics::describe_counter!("sluicegate.attempts", Unit::Count, "Attempts upstream by outcome");
+        metrics::describe_counter!("sluicegate.attempts.unpriced", Unit::Count, "Attempts whose cost is unknown");
+        metrics::describe_counter!(
+            "sluicegate.tokens.cached_input",
+            Unit::Count,
+            "Input tokens from the provider's prompt cache"
+        );
+        metrics::describe_counter!("sluicegate.tokens.saved", Unit::Count, "Tokens saved by hits and shared flights");
+        metrics::describe_counter!(
+            "sluicegate.cost.nanodollars",
+            Unit::Count,
+            "Billionths of a dollar spent, where known"
+        );
+        metrics::describe_counter!(
+            "sluicegate.saved.nanodollars",
+            Unit::Count,
+            "Billionths of a dollar saved, where known"
+        );
+        Self::default()
+    }
+
+    fn handles(&self, operation: Operation, model: &str) -> Arc<Handles> {
+        let mut key = (operation, model.to_owned());
+        if let Some(handles) = self.handles.read().get(&key) {
+            return Arc::clone(handles);
+        }
+        let mut known = self.handles.write();
+        if known.len() >= MODELS {
+            key.1 = OTHER.to_owned();
+        }
+        Arc::clone(
+            known.entry(key).or_insert_with_key(|(operation, model)| Arc::new(Handles::register(*operation, model))),
+        )
+    }
+
+    fn call(&self, record: &Record<'_>) {
+        let handles = self.handles(record.operation, record.model);
+        handles.duration.record(record.duration);
+        if let Some(first_chunk) = record.first_chunk {
+            handles.first_chunk.record(first_chunk);
+        }
+        match record.outcome {
+            Outcome::Answered { trace, .. } => {
+                match trace.source {
+                    Source::Upstream => {
+                        handles.upstream.increment(1);
+                        handles.queued.record(trace.queued);
+                    }
+                    Source::Cache(_) => handles.hit.increment(1),
+                    Source::Coalesced => handles.coalesced.increment(1),
+                }
+                handles.saved_tokens.increment(trace.saved_tokens);
+                handles.saved.increment(trace.saved.unwrap_or_default().picos() / 1000);
+            }
+            Outcome::Failed(_) => handles.failed.increment(1),
+            Outcome::Abandoned => handles.abandoned.increment(1),
+        }
+    }
+
+    fn attempt(&self, record: &Record<'_>) {
+        let handles = self.handles(record.operation, record.model);
+        handles.attempt_duration.record(record.duration);
+        match record.outcome {
+            Outcome::Answered { usage, trace } => {
+                handles.attempts.increment(1);
+                if let Some(usage) = usage {
+                    handles.input_tokens.record(usage.prompt_tokens as f64);
+                    handles.output_tokens.record(usage.completion_tokens as f64);
+                    handles.cached_tokens.increment(usage.cached_tokens());
+                }
+                match trace.cost {
+                    Some(cost) => handles.cost.increment(cost.picos() / 1000),
+                    None => handles.unpriced.increment(1),
+                }
+            }
+            Outcome::Failed(error) if error.status() == Some(429) => handles.rate_limited.increment(1),
+            Outcome::Failed(_) => handles.attempts_failed.increment(1),
+            Outcome::Abandoned => handles.unpriced.increment(1),
+        }
+    }
+}
+
+impl Observer for Metrics {
+    fn observe(&self, event: &Event<'_>) {
+        match event {
+            Event::Call(record) => self.call(record),
+            Event::Attempt(record) => self.attempt(record),
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("models", &self.handles.read().len()).finish()
+    }
+}

@@ -1,0 +1,309 @@
+//! The builder, and the client it builds.
+
+use std::fmt::{self, Write};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use crate::cache::CacheLayer;
+use crate::client::{ClientInfo, LlmClient};
+use crate::env::{Clock, Env, Observer, Random};
+use crate::error::{Error, ErrorKind, Result};
+use crate::history::{HistoryLayer, Normalize};
+use crate::layer::{Layer, Slot};
+use crate::observe::{AttemptLayer, ObserveLayer, Report, Stats};
+use crate::sharded::Sharded;
+use crate::tokens::TokenCounter;
+use crate::types::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, PriceTable};
+
+/// A client wrapped into its stack. Cloning shares it; it is itself an [`LlmClient`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
+/// use std::time::Duration;
+/// use sluicegate::{OptimizedClient, LlmClient, providers::client_fn};
+/// use sluicegate::{cache::Cache, history::Window, types::{ChatRequest, ChatResponse}};
+///
+/// let client = client_fn(|_request| async { Ok(ChatResponse::from_text("Rayleigh scattering.")) });
+/// let llm = OptimizedClient::builder(client)
+///     .cache(Cache::memory(10_000).ttl(Duration::from_secs(3600)))
+///     .history(Window::tokens(8_000))
+///     .build()?;
+/// let answer = llm.chat(ChatRequest::new("gpt-5-mini").user("Why is the sky blue?")).await?;
+/// assert_eq!(answer.text(), "Rayleigh scattering.");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct OptimizedClient(Arc<Inner>);
+
+struct Inner {
+    outermost: Arc<dyn LlmClient>,
+    lines: Vec<(Slot, &'static str, String)>,
+    stats: Arc<Stats>,
+    env: Env,
+    gate: Arc<Gate>,
+}
+
+/// Builds an [`OptimizedClient`]. Nothing but the client is mandatory, and the order of the calls does not matter: each
+/// layer has its [`Slot`].
+#[derive(Debug)]
+#[must_use = "nothing is wrapped until build() is called"]
+pub struct Builder {
+    client: Arc<dyn LlmClient>,
+    layers: Vec<Placed>,
+    history: Option<HistoryLayer>,
+    normalize: Option<Normalize>,
+    twice: Option<Slot>,
+    env: Env,
+}
+
+#[derive(Debug, Clone)]
+struct Placed {
+    slot: Slot,
+    side: Side,
+    layer: Arc<dyn Layer>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Outside,
+    Own,
+    Inside,
+}
+
+impl OptimizedClient {
+    /// Starts to wrap a client.
+    pub fn builder(client: impl LlmClient) -> Builder {
+        Builder {
+            client: Arc::new(client),
+            layers: Vec::new(),
+            history: None,
+            normalize: None,
+            twice: None,
+            env: Env::new(),
+        }
+    }
+
+    /// The real stack, outermost first: slot, layer and settings, one a line, and the client at the end.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (slot, name, settings) in &self.0.lines {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{:<9} {name:<9} {settings}", slot.to_string());
+        }
+        let info = self.info();
+        let _ = write!(text, "client    {} {}", info.provider, info.endpoint);
+        text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+
+    /// What it did so far.
+    pub fn report(&self) -> Report {
+        self.0.stats.report()
+    }
+
+    /// Takes no more calls, fails those that wait for admission with [`ErrorKind::Shutdown`], and waits until those
+    /// under way (open streams included) and all background work have ended. Wrap it in a timeout of your own to bound
+    /// the wait; dropping it leaves the client shut. Calling it again waits again.
+    pub async fn shutdown(&self) {
+        self.0.gate.close();
+        self.0.env.closing().cancel();
+        self.0.gate.drained().await;
+        self.0.env.tasks().close();
+        self.0.env.tasks().wait().await;
+    }
+}
+
+#[async_trait]
+impl LlmClient for OptimizedClient {
+    fn info(&self) -> &ClientInfo {
+        self.0.outermost.info()
+    }
+
+    async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
+        request.check()?;
+        let _inside = Inside::enter(&*self.0.gate)?;
+        self.0.outermost.chat(request).await
+    }
+
+    async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
+        request.check()?;
+        let inside = Inside::enter(Arc::clone(&self.0.gate))?;
+        Ok(self.0.outermost.chat_stream(request).await?.hold(inside))
+    }
+
+    async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
+        request.check()?;
+        let _inside = Inside::enter(&*self.0.gate)?;
+        self.0.outermost.embed(request).await
+    }
+}
+
+impl fmt::Debug for OptimizedClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.lines.iter().map(|(_, name, _)| name).collect();
+        f.debug_struct("OptimizedClient").field("stack", &names).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    fn set(mut self, slot: Slot, side: Side, layer: impl Layer) -> Self {
+        if self.layers.iter().any(|placed| placed.slot == slot && placed.side == side) {
+            self.twice.get_or_insert(slot);
+        }
+        self.layers.push(Placed { slot, side, layer: Arc::new(layer) });
+        self
+    }
+
+    /// Caches answers, and serves simultaneous equal requests with one upstream call.
+    pub fn cache(self, cache: impl Into<CacheLayer>) -> Self {
+        self.set(Slot::Cache, Side::Own, cache.into())
+    }
+
+    /// Keeps prompts within a budget.
+    pub fn history(mut self, policy: impl Into<HistoryLayer>) -> Self {
+        if self.history.replace(policy.into()).is_some() {
+            self.twice.get_or_insert(Slot::History);
+        }
+        self
+    }
+
+    /// Brings prompts into one form before they are counted and looked up.
+    pub fn normalize(mut self, normalize: Normalize) -> Self {
+        self.normalize = Some(normalize);
+        self
+    }
+
+    /// Puts a layer of your own just inside a slot's layer, whether that is set or not. One per place: give several as
+    /// a [`Chain`](crate::Chain), outermost first.
+    pub fn inside(self, slot: Slot, layer: impl Layer) -> Self {
+        self.set(slot, Side::Inside, layer)
+    }
+
+    /// Puts a layer of your own just outside a slot's layer, whether that is set or not. One per place: give several as
+    /// a [`Chain`](crate::Chain), outermost first.
+    pub fn outside(self, slot: Slot, layer: impl Layer) -> Self {
+        self.set(slot, Side::Outside, layer)
+    }
+
+    /// Sets the prices that costs are computed with. [`PriceTable::published`] unless set.
+    pub fn prices(mut self, prices: PriceTable) -> Self {
+        self.env = self.env.with_prices(prices);
+        self
+    }
+
+    /// Sets the token counter. [`Tiktoken`](crate::tokens::Tiktoken) unless set.
+    pub fn counter(mut self, counter: impl TokenCounter) -> Self {
+        self.env = self.env.with_counter(counter);
+        self
+    }
+
+    /// Adds somebody to be told of every call and attempt.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.env = self.env.with_observer(observer);
+        self
+    }
+
+    /// Sets the clock, for tests.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.env = self.env.with_clock(clock);
+        self
+    }
+
+    /// Sets the source of jitter and sampling, for tests.
+    pub fn random(mut self, random: impl Random) -> Self {
+        self.env = self.env.with_random(random);
+        self
+    }
+
+    /// Builds the stack.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for the first setting that cannot work: which one, its value, what to do.
+    pub fn build(mut self) -> Result<OptimizedClient> {
+        if let Some(slot) = self.twice {
+            let advice = "set each once; give several layers of your own for one place as a Chain, outermost first";
+            return Err(Error::config("builder", &slot.to_string(), "set twice", advice));
+        }
+        if self.history.is_some() || self.normalize.is_some() {
+            let mut history = self.history.take().unwrap_or_default();
+            if let Some(normalize) = self.normalize {
+                history = history.with_normalize(normalize);
+            }
+            self = self.set(Slot::History, Side::Own, history);
+        }
+        let stats = Arc::new(Stats::new());
+        self = self.set(Slot::Observe, Side::Own, ObserveLayer::new(Arc::clone(&stats)));
+        self = self.set(Slot::Attempt, Side::Own, AttemptLayer::new(Arc::clone(&stats)));
+        self.layers.sort_by_key(|placed| (placed.slot, placed.side));
+        let mut client = self.client;
+        for placed in self.layers.iter().rev() {
+            client = placed.layer.wrap(client, &self.env)?;
+        }
+        let line = |placed: &Placed| (placed.slot, placed.layer.name(), placed.layer.settings());
+        let lines = self.layers.iter().map(line).collect();
+        let gate = Arc::new(Gate::default());
+        Ok(OptimizedClient(Arc::new(Inner { outermost: client, lines, stats, env: self.env, gate })))
+    }
+}
+
+/// Counts who is inside, sharded per thread, and lets nobody in once it is closed.
+#[derive(Default)]
+struct Gate {
+    counts: Sharded<Counts>,
+    closed: AtomicBool,
+    left: Notify,
+}
+
+#[derive(Default)]
+struct Counts {
+    entered: AtomicU64,
+    left: AtomicU64,
+}
+
+impl Gate {
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    async fn drained(&self) {
+        loop {
+            let left = self.left.notified();
+            let sum = |pick: fn(&Counts) -> &AtomicU64| {
+                self.counts.iter().fold(0_u64, |sum, counts| sum.wrapping_add(pick(counts).load(Ordering::SeqCst)))
+            };
+            // Leavers first: who leaves in between is then counted as still inside, never the other way round.
+            let gone = sum(|counts| &counts.left);
+            if sum(|counts| &counts.entered) == gone {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+/// A call under way: a call borrows the gate, a stream shares it.
+struct Inside<G: Deref<Target = Gate>>(G);
+
+impl<G: Deref<Target = Gate>> Inside<G> {
+    fn enter(gate: G) -> Result<Self> {
+        // Sequential consistency: either we see the gate closed, or who closes it sees us inside.
+        gate.counts.local().entered.fetch_add(1, Ordering::SeqCst);
+        let inside = Self(gate);
+        if inside.0.closed.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Shutdown, "client", "shutdown() was called; build a new client"));
+        }
+        Ok(inside)
+    }
+}
+
+impl<G: Deref<Target = Gate>> Drop for Inside<G> {
+    fn drop(&mut self) {
+        self.0.counts.local().left.fetch_add(1, Ordering::SeqCst);
+        if self.0.closed.load(Ordering::SeqCst) {
+            self.0.left.notify_waiters();
+        }
+    }
+}
