@@ -387,3 +387,51 @@ async fn nobody_hangs_under_random_cancellation() {
     }
     assert_eq!((layer.open_flights(), upstream.active()), (0, 0));
 }
+
+/// The wake-up that is easiest to lose: the source signals while one caller polls it, another finds it taken and goes to
+/// sleep, and the first is never polled again.
+#[test]
+fn a_signal_during_a_poll_is_not_lost_on_those_who_found_the_source_taken() {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    struct Flag(AtomicBool);
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    let (polling, is_polling) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let channels = Arc::new(parking_lot::Mutex::new(Some((polling, may_go_on))));
+    let client = client_fn(move |_| {
+        let channels = Arc::clone(&channels);
+        std::future::poll_fn(move |cx| {
+            let Some((polling, may_go_on)) = channels.lock().take() else {
+                return Poll::Ready(Ok(ChatResponse::new(ChatCompletion::text("m", "fine"))));
+            };
+            cx.waker().wake_by_ref();
+            polling.send(()).unwrap();
+            may_go_on.recv().unwrap();
+            Poll::Pending
+        })
+    });
+    let client = CacheLayer::from(Cache::memory(10)).wrap(Arc::new(client), &Env::new()).unwrap();
+    let mut first = client.chat(question());
+    let mut second = client.chat(question());
+    let woken = Arc::new(Flag(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&woken));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = first.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        });
+        is_polling.recv().unwrap();
+        assert!(second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        go_on.send(()).unwrap();
+    });
+    assert!(woken.0.load(Ordering::SeqCst), "nobody will ever poll again");
+    let answer = second.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(matches!(answer, Poll::Ready(Ok(_))));
+}
