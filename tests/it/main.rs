@@ -7,5 +7,6 @@
     reason = "a test that cannot go on fails; tests set the time themselves"
 )]
 
+mod architecture;
 mod one_flight;
 mod slot_order;
