@@ -158,7 +158,14 @@ mod tests {
             Tab::open(&budget).succeed();
             assert_eq!(budget.available(), expected);
         }
-        (0..100).for_each(|_| Tab::open(&budget).succeed());
+        let mut tab = Tab::open(&budget);
+        assert!(tab.hold(ErrorKind::Server));
+        tab.send();
+        (0..20).for_each(|_| Tab::open(&budget).succeed());
+        assert_eq!(budget.available(), 22);
+        tab.succeed();
+        assert_eq!(budget.available(), 28, "others had refilled it meanwhile");
+        Tab::open(&budget).succeed();
         assert_eq!(budget.available(), 28);
     }
 
