@@ -17,8 +17,8 @@ const TIMED_OUT: u32 = 2 * TRANSIENT;
 ///
 /// The scheme and its figures are those of the AWS SDKs' standard retry mode. A retry takes 14 tokens, after a rate
 /// limit 5, after a timeout 28 (the first attempt may be billed as well). A call that succeeds gives back what its
-/// retries took, or 1 if it needed none. An empty bucket means: no retry, fail now. First attempts are free, so calls go
-/// on while the bucket is empty and refill it as soon as the provider has recovered; nothing depends on time.
+/// retries took, or 1 if it needed none. An empty bucket means: no retry, fail now. First attempts are free, so calls
+/// go on while the bucket is empty and refill it as soon as the provider has recovered; nothing depends on time.
 ///
 /// With the standard 500 tokens a total outage causes at most 35 retries, however many callers meet it and however long
 /// it lasts: 17 if it shows as timeouts. A provider that is alive and refuses everything with rate limits is asked at

@@ -1,9 +1,12 @@
 //! The limits of one attempt.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Span;
-use crate::error::{Error, Result};
+use crate::env::after;
+use crate::error::{Error, ErrorKind, Result};
+
+const NAME: &str = "timeout";
 
 /// Four limits for one attempt, each of which may be off; becomes a [`TimeoutLayer`](super::TimeoutLayer).
 ///
@@ -99,10 +102,33 @@ impl Timeouts {
     pub(super) fn check(&self) -> Result<()> {
         for (setting, limit) in self.named() {
             if limit.is_some_and(|limit| limit.is_zero()) {
-                return Err(Error::config("timeout", setting, "0 s", "use at least 1 ms, or None for no limit"));
+                return Err(Error::config(NAME, setting, "0 s", "use at least 1 ms, or None for no limit"));
             }
         }
         Ok(())
+    }
+}
+
+/// One of the limits, as it applies now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    name: &'static str,
+    span: Duration,
+    pub(super) until: Instant,
+}
+
+impl Limit {
+    pub(super) fn new(name: &'static str, span: Option<Duration>, since: Instant) -> Option<Self> {
+        span.map(|span| Self { name, span, until: after(since, span) })
+    }
+
+    /// The one that passes first.
+    pub(super) fn first<const N: usize>(limits: [Option<Self>; N]) -> Option<Self> {
+        limits.into_iter().flatten().min_by_key(|limit| limit.until)
+    }
+
+    pub(super) fn error(self) -> Error {
+        Error::new(ErrorKind::Timeout, NAME, format!("{} = {} has passed", self.name, Span(self.span)))
     }
 }
 

@@ -2,9 +2,13 @@
 //!
 //! | Layer | Question it answers | Ends a call with |
 //! |---|---|---|
-//! | [`DeadlineLayer`] | by when must the whole call be answered, waits and retries included? | [`Deadline`](crate::ErrorKind::Deadline) |
-//! | [`RetryLayer`] | is it worth another attempt, and after which pause? | the last attempt's error, [`Spent`](crate::Retryability::Spent) |
-//! | [`TimeoutLayer`] | how long may one attempt stay silent? | [`Timeout`](crate::ErrorKind::Timeout), which may be retried |
+//! | [`DeadlineLayer`] | by when must the whole call be answered, waits and retries included? | [`Deadline`] |
+//! | [`RetryLayer`] | is it worth another attempt, and after which pause? | the last attempt's error, [`Spent`] |
+//! | [`TimeoutLayer`] | how long may one attempt stay silent? | [`Timeout`], which may be retried |
+//!
+//! [`Deadline`]: crate::ErrorKind::Deadline
+//! [`Spent`]: crate::Retryability::Spent
+//! [`Timeout`]: crate::ErrorKind::Timeout
 //!
 //! They share two rules. Nothing is repeated once a chunk of the answer was handed out: the caller has seen it. And
 //! everything that repeats a call pays from one [`RetryBudget`], so that an outage is not answered with a multiple of

@@ -22,8 +22,8 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// 3 attempts; waits of up to 500 ms that double up to 8 s, after a rate limit of up to 1 s; hints of up to 60 s are
-    /// followed; a budget of its own of 500 tokens.
+    /// 3 attempts; waits of up to 500 ms that double up to 8 s, after a rate limit of up to 1 s; hints of up to 60 s
+    /// are followed; a budget of its own of 500 tokens.
     ///
     /// Attempts, budget and full jitter are the AWS SDKs' standard retry mode; the waits are those of the OpenAI and
     /// Anthropic SDKs (0.5 s to 8 s), because a model that is overloaded needs seconds where a database needs

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
@@ -22,17 +21,21 @@ const NAME: &str = "retry";
 /// Tries a failed call again, when that can help and is affordable.
 ///
 /// # What it does
-/// After an error whose [`retryability`](Error::retryability) is [`After`](Retryability::After) it waits and tries
-/// again, until the attempts ([`Retry::attempts`]) or the shared [`RetryBudget`] are used up. It waits with exponential
-/// back-off and full jitter, or as long as the provider's hint says and at most one base longer.
+/// After an error whose [`retryability`](Error::retryability) is [`After`] it waits and tries
+/// again, until the attempts ([`Retry::attempts`]) or the shared [budget](super::RetryBudget) are used up. It
+/// waits with exponential back-off and full jitter, or as long as the provider's hint says and at most one base longer.
 ///
 /// | The call fails with the last error when | and it says |
 /// |---|---|
-/// | the error may not be retried | what it said: [`Never`](Retryability::Never), or [`Spent`](Retryability::Spent) from further inside |
-/// | attempts or budget are used up | [`Spent`](Retryability::Spent), so that nobody outside multiplies the retries |
-/// | the hint is longer than [`Retry::max_retry_after`] | [`After`](Retryability::After) with the hint |
-/// | the wait would pass the request's [`Deadline`] | [`After`](Retryability::After) with the hint if there was one, otherwise [`Spent`](Retryability::Spent) |
-/// | the client shuts down during the wait | [`Spent`](Retryability::Spent) |
+/// | the error may not be retried | what it said: [`Never`], or [`Spent`] from further inside |
+/// | attempts or budget are used up | [`Spent`], so that nobody outside multiplies the retries |
+/// | the hint is longer than [`Retry::max_retry_after`] | [`After`] with the hint |
+/// | the wait would pass the request's [`Deadline`] | [`After`] with the hint if there was one, otherwise [`Spent`] |
+/// | the client shuts down during the wait | [`Spent`] |
+///
+/// [`Never`]: Retryability::Never
+/// [`After`]: Retryability::After
+/// [`Spent`]: Retryability::Spent
 ///
 /// Errors and traces tell how many attempts were made upstream.
 ///
@@ -46,7 +49,7 @@ const NAME: &str = "retry";
 ///
 /// # Streaming
 /// The stream is handed out once its first event is there; until then its failures are retried like any other, the
-/// failed stream being dropped before the wait. From then on nothing is retried: the caller has seen part of the answer.
+/// failed stream being dropped before the wait. From then on nothing is retried: the caller has seen part of it.
 ///
 /// # Cancellation
 /// Dropping the call drops the attempt or the wait at hand. The tokens of a retry that was not sent yet go back.
@@ -167,26 +170,17 @@ impl LlmClient for RetryClient {
 
     async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
         let attempt = || open(&*self.inner, request.clone());
-        let ((first, mut rest), failed) = self.run(&request.extensions, attempt).await?;
+        let ((first, rest), failed) = self.run(&request.extensions, attempt).await?;
         let mut trace = *rest.trace();
         note(&mut trace, failed);
-        let mut first = Some(Ok(first));
-        let events = stream::poll_fn(move |cx| {
-            let event = match first.take() {
-                Some(event) => Some(event),
-                None => ready!(rest.poll_next_unpin(cx)),
-            };
-            Poll::Ready(event.map(|event| match event {
-                Ok(StreamEvent::Finish(mut finish)) => {
-                    note(&mut finish.trace, failed);
-                    Ok(StreamEvent::Finish(finish))
-                }
-                Ok(chunk) => Ok(chunk),
-                Err(error) => {
-                    let attempts = add(failed, error.attempts());
-                    Err(error.with_attempts(attempts))
-                }
-            }))
+        let events = stream::iter([Ok(first)]).chain(rest).map(move |mut event| {
+            if let Ok(StreamEvent::Finish(finish)) = &mut event {
+                note(&mut finish.trace, failed);
+            }
+            event.map_err(|error| {
+                let attempts = add(failed, error.attempts());
+                error.with_attempts(attempts)
+            })
         });
         Ok(ChatStream::new(events).with_trace(trace))
     }
@@ -289,11 +283,10 @@ mod tests {
 
     #[test]
     fn an_answer_from_elsewhere_counts_no_attempt_of_its_own() {
-        let mut trace = Trace { source: Source::Cache("memory"), ..Trace::default() };
-        note(&mut trace, 0);
-        assert_eq!(trace.attempts, 0);
-        let mut trace = Trace::default();
-        note(&mut trace, 1);
-        assert_eq!(trace.attempts, 2);
+        for (source, expected) in [(Source::Upstream, 2), (Source::Cache("memory"), 1), (Source::Coalesced, 1)] {
+            let mut trace = Trace { source, ..Trace::default() };
+            note(&mut trace, 1);
+            assert_eq!(trace.attempts, expected);
+        }
     }
 }

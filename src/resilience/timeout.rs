@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
-use super::Span;
 use super::alarm::{Alarm, before};
-use super::limits::Timeouts;
+use super::limits::{Limit, Timeouts};
 use crate::client::{ClientInfo, LlmClient};
-use crate::env::{Env, after};
-use crate::error::{Error, ErrorKind, Result};
+use crate::env::Env;
+use crate::error::Result;
 use crate::layer::Layer;
 use crate::types::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, StreamEvent};
 
@@ -21,8 +20,8 @@ const NAME: &str = "timeout";
 /// Drops an attempt that stays silent for too long.
 ///
 /// # What it does
-/// Enforces the limits of [`Timeouts`]. An attempt that exceeds one ends with [`ErrorKind::Timeout`], whose message
-/// names the limit and its value, and which may be retried.
+/// Enforces the limits of [`Timeouts`]. An attempt that exceeds one ends with an error of kind
+/// [`Timeout`](crate::ErrorKind::Timeout), whose message names the limit and its value, and which may be retried.
 ///
 /// # Where it sits
 /// [`Slot::Timeout`](crate::Slot::Timeout), inside admission: its clock starts after queueing, so a full queue is not
@@ -30,8 +29,8 @@ const NAME: &str = "timeout";
 /// [`DeadlineLayer`](super::DeadlineLayer).
 ///
 /// # Cost
-/// A clock reading per call and per chunk. No timer is armed when the answer is there at once; otherwise one per call or
-/// stream, which stays where it is while the limits move on with the chunks.
+/// A clock reading per call and per chunk. No timer is armed when the answer is there at once; otherwise one per call
+/// or stream, which stays where it is while the limits move on with the chunks.
 ///
 /// # Streaming
 /// All four limits apply. They are looked at when the stream is polled: a stream that nobody polls notices nothing. A
@@ -84,29 +83,6 @@ struct TimeoutClient {
     inner: Arc<dyn LlmClient>,
     limits: Timeouts,
     env: Arc<Env>,
-}
-
-/// One of the limits, as it applies now.
-#[derive(Debug, Clone, Copy)]
-struct Limit {
-    name: &'static str,
-    span: Duration,
-    until: Instant,
-}
-
-impl Limit {
-    fn new(name: &'static str, span: Option<Duration>, since: Instant) -> Option<Self> {
-        span.map(|span| Self { name, span, until: after(since, span) })
-    }
-
-    /// The one that passes first.
-    fn first<const N: usize>(limits: [Option<Self>; N]) -> Option<Self> {
-        limits.into_iter().flatten().min_by_key(|limit| limit.until)
-    }
-
-    fn error(self) -> Error {
-        Error::new(ErrorKind::Timeout, NAME, format!("{} = {} has passed", self.name, Span(self.span)))
-    }
 }
 
 impl TimeoutClient {
@@ -196,6 +172,7 @@ impl LlmClient for TimeoutClient {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::testing::{Reply, Scripted, drop_at_every_await};
     use crate::types::ChatChunk;
 
