@@ -9,6 +9,7 @@ pub mod history;
 mod layer;
 pub mod observe;
 pub mod providers;
+pub mod resilience;
 mod sharded;
 mod stack;
 #[cfg(feature = "test-util")]
@@ -20,4 +21,5 @@ pub use client::{ClientInfo, LlmClient};
 pub use env::Env;
 pub use error::{Error, ErrorKind, Result, Retryability};
 pub use layer::{Chain, Layer, Slot};
+pub use resilience::{Retry, RetryBudget, Timeouts};
 pub use stack::{Builder, OptimizedClient};

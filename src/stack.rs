@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -15,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::history::{HistoryLayer, Normalize};
 use crate::layer::{Layer, Slot};
 use crate::observe::{AttemptLayer, ObserveLayer, Report, Stats};
+use crate::resilience::{DeadlineLayer, RetryLayer, TimeoutLayer};
 use crate::sharded::Sharded;
 use crate::tokens::TokenCounter;
 use crate::types::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, PriceTable};
@@ -174,6 +176,22 @@ impl Builder {
     pub fn normalize(mut self, normalize: Normalize) -> Self {
         self.normalize = Some(normalize);
         self
+    }
+
+    /// Retries what may be retried, with one shared budget.
+    pub fn retry(self, retry: impl Into<RetryLayer>) -> Self {
+        self.set(Slot::Retry, Side::Own, retry.into())
+    }
+
+    /// Bounds the provider's time: until the stream is open, until its first content, between chunks, in all.
+    pub fn timeouts(self, timeouts: impl Into<TimeoutLayer>) -> Self {
+        self.set(Slot::Timeout, Side::Own, timeouts.into())
+    }
+
+    /// Bounds the whole call, queueing and retries included; more than zero. A call's own
+    /// [`Deadline`](crate::types::Deadline) applies when it is tighter.
+    pub fn deadline(self, limit: Duration) -> Self {
+        self.set(Slot::Deadline, Side::Own, DeadlineLayer::new(limit))
     }
 
     /// Puts a layer of your own just inside a slot's layer, whether that is set or not. One per place: give several as

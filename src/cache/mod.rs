@@ -10,6 +10,7 @@
 //! the process; use [`Probe::key`] when it leaves it. Never return an entry that was stored for other bytes, and none
 //! whose [`Entry::expires`] has passed. Errors are counted and passed over: a cache never fails a call.
 
+mod canonical;
 mod entry;
 mod flight;
 mod key;

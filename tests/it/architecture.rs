@@ -52,9 +52,8 @@ fn imports_run_one_way_and_siblings_do_not_import_each_other() {
             continue;
         }
         for import in imports(&std::fs::read_to_string(&file).unwrap()) {
-            let allowed = import == own
-                || floor(&import) < floor(&own)
-                || NEIGHBOURS.contains(&(own.as_str(), import.as_str()));
+            let allowed =
+                import == own || floor(&import) < floor(&own) || NEIGHBOURS.contains(&(own.as_str(), import.as_str()));
             if !allowed {
                 wrong.push(format!("{} imports {import}", inside.display()));
             }

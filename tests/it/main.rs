@@ -9,4 +9,5 @@
 
 mod architecture;
 mod one_flight;
+mod resilience;
 mod slot_order;
