@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use axum::body::Body;
+use futures_util::stream;
 use serde_json::json;
 use sluicegate::types::{ChatStream, StreamEvent};
 use sluicegate::{Error, ErrorKind, LlmClient};
@@ -144,8 +146,9 @@ async fn a_dropped_stream_closes_the_connection() {
 #[tokio::test]
 async fn a_finished_stream_gives_its_connection_back() {
     let server = Server::start(|| {
-        let body = delta("a") + &last() + "data: [DONE]\n\n";
-        reply(200, SSE, body)
+        // In chunks, so that the end of the body comes after the last event and has to be read for itself.
+        let pieces = [delta("a"), last(), "data: [DONE]\n\n".to_owned()];
+        reply(200, SSE, Body::from_stream(stream::iter(pieces.map(Ok::<_, io::Error>))))
     })
     .await;
     let client = server.client();
