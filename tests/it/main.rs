@@ -11,3 +11,4 @@ mod architecture;
 mod one_flight;
 mod resilience;
 mod slot_order;
+mod openai;
