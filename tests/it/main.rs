@@ -9,6 +9,7 @@
 
 mod architecture;
 mod one_flight;
-mod resilience;
-mod slot_order;
 mod openai;
+mod resilience;
+mod simulated;
+mod slot_order;
