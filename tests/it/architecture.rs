@@ -45,7 +45,7 @@ fn imports(text: &str) -> Vec<String> {
 fn imports_run_one_way_and_siblings_do_not_import_each_other() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut wrong = Vec::new();
-    for file in files(&src) {
+    for file in files(&src).into_iter().filter(|file| !file.to_string_lossy().ends_with("tests.rs")) {
         let inside = file.strip_prefix(&src).unwrap();
         let own = inside.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
         if own == "lib" {

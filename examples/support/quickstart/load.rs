@@ -34,8 +34,7 @@ struct Line {
 /// Reads the load, for this model.
 pub fn read(model: &str) -> Result<Vec<Arrival>, Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
-    let systems: HashMap<String, String> =
-        serde_json::from_slice(&std::fs::read(folder.join("system_prompts.json"))?)?;
+    let systems: HashMap<String, String> = serde_json::from_slice(&std::fs::read(folder.join("system_prompts.json"))?)?;
     let text = std::fs::read_to_string(folder.join("support_desk.jsonl"))?;
     let mut conversations: HashMap<String, Vec<Message>> = HashMap::new();
     let mut arrivals = Vec::new();

@@ -137,9 +137,8 @@ fn summarize(client: &OptimizedClient, seen: &[Seen], wall: Duration, calls: u64
         values.get(rank).map_or(0.0, |value| value.as_secs_f64() * 1e3)
     };
     let latencies = || seen.iter().filter(|one| one.outcome.is_ok()).map(|one| one.latency).collect::<Vec<_>>();
-    let answered = |wanted: fn(&Source) -> bool| {
-        seen.iter().filter(|one| one.outcome.as_ref().is_ok_and(wanted)).count() as u64
-    };
+    let answered =
+        |wanted: fn(&Source) -> bool| seen.iter().filter(|one| one.outcome.as_ref().is_ok_and(wanted)).count() as u64;
     Side {
         wall_s: wall.as_secs_f64(),
         calls,
