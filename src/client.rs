@@ -1,6 +1,8 @@
 //! The one trait everything here wraps and is.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -48,24 +50,40 @@ impl ClientInfo {
     }
 }
 
+/// What an `async fn` of the trait returns once `async_trait` has rewritten it.
+type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// Pointers hand on the pointee's own future. Written as `async fn` they would box it once more, and since a layer that
+/// calls `self.inner.chat(…)` on an `Arc<dyn LlmClient>` lands here, that would double the cost of every layer.
 macro_rules! forward {
     ($pointer:ident) => {
-        #[async_trait]
         impl<C: LlmClient + ?Sized> LlmClient for $pointer<C> {
             fn info(&self) -> &ClientInfo {
                 (**self).info()
             }
 
-            async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
-                (**self).chat(request).await
+            fn chat<'a, 'f>(&'a self, request: ChatRequest) -> Answer<'f, ChatResponse>
+            where
+                'a: 'f,
+                Self: 'f,
+            {
+                (**self).chat(request)
             }
 
-            async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
-                (**self).chat_stream(request).await
+            fn chat_stream<'a, 'f>(&'a self, request: ChatRequest) -> Answer<'f, ChatStream>
+            where
+                'a: 'f,
+                Self: 'f,
+            {
+                (**self).chat_stream(request)
             }
 
-            async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
-                (**self).embed(request).await
+            fn embed<'a, 'f>(&'a self, request: EmbedRequest) -> Answer<'f, EmbedResponse>
+            where
+                'a: 'f,
+                Self: 'f,
+            {
+                (**self).embed(request)
             }
         }
     };

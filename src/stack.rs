@@ -89,6 +89,37 @@ impl OptimizedClient {
         }
     }
 
+    /// One whole answer. Dropping the future abandons the call and frees all it holds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`] for a request no provider can serve, [`ErrorKind::Shutdown`] after
+    /// [`shutdown`](Self::shutdown), and whatever the stack's layers and the wrapped client raise.
+    pub async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
+        request.check()?;
+        let _inside = Inside::enter(&*self.0.gate)?;
+        self.0.outermost.chat(request).await
+    }
+
+    /// An answer as it is made. Dropping the stream abandons the call and frees all it holds.
+    ///
+    /// # Errors
+    /// As [`chat`](Self::chat); what fails after the first chunk is the stream's last item.
+    pub async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
+        request.check()?;
+        let inside = Inside::enter(Arc::clone(&self.0.gate))?;
+        Ok(self.0.outermost.chat_stream(request).await?.hold(inside))
+    }
+
+    /// Vectors of texts, in the order of the input.
+    ///
+    /// # Errors
+    /// As [`chat`](Self::chat).
+    pub async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
+        request.check()?;
+        let _inside = Inside::enter(&*self.0.gate)?;
+        self.0.outermost.embed(request).await
+    }
+
     /// The real stack, outermost first: slot, layer and settings, one a line, and the client at the end.
     pub fn describe(&self) -> String {
         let mut text = String::new();
@@ -125,21 +156,15 @@ impl LlmClient for OptimizedClient {
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
-        request.check()?;
-        let _inside = Inside::enter(&*self.0.gate)?;
-        self.0.outermost.chat(request).await
+        self.chat(request).await
     }
 
     async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
-        request.check()?;
-        let inside = Inside::enter(Arc::clone(&self.0.gate))?;
-        Ok(self.0.outermost.chat_stream(request).await?.hold(inside))
+        self.chat_stream(request).await
     }
 
     async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
-        request.check()?;
-        let _inside = Inside::enter(&*self.0.gate)?;
-        self.0.outermost.embed(request).await
+        self.embed(request).await
     }
 }
 

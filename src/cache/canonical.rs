@@ -265,6 +265,9 @@ impl Canonical<'_> {
     }
 
     fn extra_without(&mut self, map: &Extra, left_out: &[&str]) {
+        if map.is_empty() {
+            return self.len(0);
+        }
         let mut fields: Vec<_> = map.iter().filter(|(name, _)| !left_out.contains(&name.as_str())).collect();
         fields.sort_unstable_by_key(|(name, _)| *name);
         self.list(&fields, |out, (name, value)| {

@@ -117,8 +117,31 @@ impl Cache {
 pub struct CacheLayer {
     ttl: Duration,
     settings: String,
-    tier: Result<Arc<dyn CacheTier>>,
+    tier: Result<Tier>,
     shared: Arc<Shared>,
+}
+
+/// The memory tier is asked directly: it never waits, so a hit need not box a future for it.
+#[derive(Debug, Clone)]
+enum Tier {
+    Memory(Arc<Memory>),
+    Custom(Arc<dyn CacheTier>),
+}
+
+impl Tier {
+    async fn get(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
+        match self {
+            Self::Memory(memory) => Ok(memory.find(probe)),
+            Self::Custom(tier) => tier.get(probe).await,
+        }
+    }
+
+    fn as_dyn(&self) -> &dyn CacheTier {
+        match self {
+            Self::Memory(memory) => &**memory,
+            Self::Custom(tier) => &**tier,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -129,15 +152,15 @@ struct Shared {
 
 impl From<Cache> for CacheLayer {
     fn from(cache: Cache) -> Self {
-        let (tier, settings): (Result<Arc<dyn CacheTier>>, _) = match cache.store {
+        let (tier, settings) = match cache.store {
             // A refused capacity is kept and told at `wrap`.
             Store::Memory { entries, bytes } => (
-                Memory::new(entries, bytes).map(|memory| Arc::new(memory) as _),
+                Memory::new(entries, bytes).map(|memory| Tier::Memory(Arc::new(memory))),
                 format!("memory, {entries} entries, {} MiB", bytes >> 20),
             ),
             Store::Custom(tier) => {
                 let settings = tier.name().to_owned();
-                (Ok(tier), settings)
+                (Ok(Tier::Custom(tier)), settings)
             }
         };
         let settings = format!("{settings}, ttl {:?}", cache.ttl);
@@ -161,7 +184,7 @@ impl CacheLayer {
     /// # Errors
     /// What kept the tier from forgetting: the entries may still be served.
     pub async fn remove(&self, selector: &Selector) -> Result<u64> {
-        self.tier.clone()?.remove(selector).await
+        self.tier.clone()?.as_dyn().remove(selector).await
     }
 }
 
@@ -180,7 +203,7 @@ impl Layer for CacheLayer {
             return Err(Error::config("cache", "ttl", "0s", advice));
         }
         let tier = self.tier.clone()?;
-        let source = Source::Cache(tier.name());
+        let source = Source::Cache(tier.as_dyn().name());
         Ok(Arc::new(Cached(Arc::new(Parts {
             inner,
             tier,
@@ -200,7 +223,7 @@ impl fmt::Debug for CacheLayer {
 
 struct Parts {
     inner: Arc<dyn LlmClient>,
-    tier: Arc<dyn CacheTier>,
+    tier: Tier,
     source: Source,
     ttl: Duration,
     shared: Arc<Shared>,
@@ -233,7 +256,7 @@ impl Parts {
         let created = self.env.now();
         let entry = Entry::new(probe, Arc::clone(answer.completion()), chunks.into(), created, self.ttl, trace.cost);
         let entry = Arc::new(entry);
-        if entry.is_storable() && self.tier.put(probe, Arc::clone(&entry)).await.is_err() {
+        if entry.is_storable() && self.tier.as_dyn().put(probe, Arc::clone(&entry)).await.is_err() {
             self.shared.tier_errors.fetch_add(1, Ordering::Relaxed);
         }
         FlightEvent::Landed(Landed { entry, trace })

@@ -16,8 +16,7 @@ pub struct Stats(Sharded<Shard>);
 
 #[derive(Debug, Default)]
 struct Shard {
-    calls: AtomicU64,
-    answered: AtomicU64,
+    upstream: AtomicU64,
     abandoned: AtomicU64,
     hits: AtomicU64,
     coalesced: AtomicU64,
@@ -53,16 +52,17 @@ impl Stats {
     /// A caller's call ended.
     pub(super) fn call(&self, record: &Record<'_>) {
         let shard = self.0.local();
-        add(&shard.calls, 1);
         shard.latency.record(record.duration);
         if let Some(first_chunk) = record.first_chunk {
             shard.first_chunk.record(first_chunk);
         }
         match record.outcome {
             Outcome::Answered { trace, .. } => {
-                add(&shard.answered, 1);
                 match trace.source {
-                    Source::Upstream => shard.queued.record(trace.queued),
+                    Source::Upstream => {
+                        add(&shard.upstream, 1);
+                        shard.queued.record(trace.queued);
+                    }
                     Source::Cache(_) => add(&shard.hits, 1),
                     Source::Coalesced => add(&shard.coalesced, 1),
                 }
@@ -116,18 +116,20 @@ impl Stats {
             self.0.iter().fold(0_u64, |sum, shard| sum.saturating_add(pick(shard).load(Ordering::Relaxed)))
         };
         let percentiles = |pick: fn(&Shard) -> &Histogram| Percentiles::of(self.0.iter().map(pick));
-        let mut errors = BTreeMap::new();
+        let mut errors: BTreeMap<&'static str, u64> = BTreeMap::new();
         for shard in self.0.iter() {
             for (kind, count) in &*shard.errors.lock() {
                 *errors.entry(*kind).or_default() += count;
             }
         }
+        let (upstream, hits, coalesced) = (sum(|s| &s.upstream), sum(|s| &s.hits), sum(|s| &s.coalesced));
+        let (answered, abandoned) = (upstream + hits + coalesced, sum(|s| &s.abandoned));
         Report {
-            calls: sum(|s| &s.calls),
-            answered: sum(|s| &s.answered),
-            abandoned: sum(|s| &s.abandoned),
-            hits: sum(|s| &s.hits),
-            coalesced: sum(|s| &s.coalesced),
+            calls: answered + abandoned + errors.values().sum::<u64>(),
+            answered,
+            abandoned,
+            hits,
+            coalesced,
             errors,
             latency: percentiles(|s| &s.latency),
             first_chunk: percentiles(|s| &s.first_chunk),

@@ -1,5 +1,6 @@
 //! A chat answer in the OpenAI wire shape, and what happened on its way.
 
+use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -113,14 +114,14 @@ impl ChatCompletion {
 pub struct ChatResponse {
     completion: Arc<ChatCompletion>,
     trace: Trace,
-    /// Facts that layers tell beside the answer.
-    pub extensions: Extensions,
+    // Boxed: few answers carry any, and every layer moves the response.
+    extensions: Option<Box<Extensions>>,
 }
 
 impl ChatResponse {
     /// Wraps a completion, with an empty trace.
     pub fn new(completion: impl Into<Arc<ChatCompletion>>) -> Self {
-        Self { completion: completion.into(), trace: Trace::default(), extensions: Extensions::new() }
+        Self { completion: completion.into(), trace: Trace::default(), extensions: None }
     }
 
     /// A plain text answer, with unknown usage.
@@ -142,6 +143,18 @@ impl ChatResponse {
     /// What happened on its way, for a layer to add to.
     pub fn trace_mut(&mut self) -> &mut Trace {
         &mut self.trace
+    }
+
+    /// A fact that a layer or provider tells beside the answer, such as [`RateLimits`](super::RateLimits).
+    pub fn extension<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.extensions.as_ref()?.get()
+    }
+
+    /// Tells a fact beside the answer, replacing one of the same type.
+    #[must_use]
+    pub fn with<T: Any + Send + Sync>(mut self, fact: T) -> Self {
+        self.extensions.get_or_insert_default().insert(fact);
+        self
     }
 
     /// The shared completion.

@@ -53,7 +53,8 @@ impl Memory {
         self.entries.is_empty()
     }
 
-    fn find(&self, probe: &Probe) -> Option<Arc<Entry>> {
+    /// The live entry of exactly this request, without waiting.
+    pub fn find(&self, probe: &Probe) -> Option<Arc<Entry>> {
         let entry = self.entries.get(&probe.fingerprint())?;
         if entry.serves(probe) {
             return Some(entry);

@@ -115,11 +115,11 @@ impl OpenAi {
     async fn read_chat(&self, response: Response) -> Result<ChatResponse> {
         let limits = headers::rate_limits(response.headers());
         let body = self.read(response).await?;
-        let mut answer = ChatResponse::new(wire::completion(&body)?);
-        if let Some(limits) = limits {
-            answer.extensions.insert(limits);
-        }
-        Ok(answer)
+        let answer = ChatResponse::new(wire::completion(&body)?);
+        Ok(match limits {
+            Some(limits) => answer.with(limits),
+            None => answer,
+        })
     }
 }
 

@@ -43,9 +43,7 @@ impl Simulated {
             usage: Some(chat.usage),
             extra: Extra::new(),
         };
-        let mut response = ChatResponse::new(completion);
-        response.extensions.insert(self.rate_limits());
-        Ok(response)
+        Ok(ChatResponse::new(completion).with(self.rate_limits()))
     }
 
     /// A streamed answer.

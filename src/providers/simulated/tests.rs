@@ -129,7 +129,7 @@ async fn waiting_as_told_is_enough_and_a_millisecond_less_is_not() {
 async fn a_refusal_states_the_limits() {
     let provider = steady().rpm(10).tpm(60_000).build().unwrap();
     let first = provider.chat(ask("Why?")).await.unwrap();
-    let told = first.extensions.get::<RateLimits>().unwrap();
+    let told = first.extension::<RateLimits>().unwrap();
     assert_eq!((told.limit_requests, told.limit_tokens), (Some(10), Some(60_000)));
     let error = refusal(&provider, &ask("Why?")).await;
     let told = error.rate_limits().unwrap();

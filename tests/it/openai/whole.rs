@@ -24,7 +24,7 @@ async fn a_chat_goes_out_and_comes_back() {
 
     assert_eq!(response.text(), "hello");
     assert_eq!(response.usage.as_ref().unwrap().total_tokens, 7);
-    let limits = response.extensions.get::<RateLimits>().unwrap();
+    let limits = response.extension::<RateLimits>().unwrap();
     assert_eq!(limits.remaining_requests, Some(41));
     assert_eq!(limits.reset_tokens.unwrap().as_secs(), 360);
 
