@@ -18,7 +18,7 @@ use sluicegate::history::{Normalize, Window};
 use sluicegate::types::{
     ChatCompletion, ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, Message, Role, Usage,
 };
-use sluicegate::{Chain, ClientInfo, LlmClient, OptimizedClient, Result, Retry, Slot, Timeouts};
+use sluicegate::{Admission, Chain, ClientInfo, LlmClient, OptimizedClient, Result, Retry, Slot, Timeouts};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// A client that answers at once.
@@ -78,7 +78,7 @@ fn recommended() -> OptimizedClient {
         .cache(Cache::memory(10_000))
         .history(Window::tokens(120_000))
         .normalize(Normalize::safe())
-        //.schedule(Admission::new().concurrency(32).rpm(1_000_000).tpm(1_000_000_000))
+        .schedule(Admission::new().concurrency(32).rpm(1_000_000).tpm(1_000_000_000))
         .retry(Retry::standard())
         .timeouts(Timeouts::standard())
         .deadline(Duration::from_secs(60))

@@ -10,6 +10,7 @@ mod layer;
 pub mod observe;
 pub mod providers;
 pub mod resilience;
+pub mod schedule;
 mod sharded;
 mod stack;
 #[cfg(feature = "test-util")]
@@ -22,4 +23,5 @@ pub use env::Env;
 pub use error::{Error, ErrorKind, Result, Retryability};
 pub use layer::{Chain, Layer, Slot};
 pub use resilience::{Retry, RetryBudget, Timeouts};
+pub use schedule::{Admission, Scheduler};
 pub use stack::{Builder, OptimizedClient};

@@ -17,6 +17,7 @@ use crate::history::{HistoryLayer, Normalize};
 use crate::layer::{Layer, Slot};
 use crate::observe::{AttemptLayer, ObserveLayer, Report, Stats};
 use crate::resilience::{DeadlineLayer, RetryLayer, TimeoutLayer};
+use crate::schedule::ScheduleLayer;
 use crate::sharded::Sharded;
 use crate::tokens::TokenCounter;
 use crate::types::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, PriceTable};
@@ -201,6 +202,11 @@ impl Builder {
     pub fn normalize(mut self, normalize: Normalize) -> Self {
         self.normalize = Some(normalize);
         self
+    }
+
+    /// Admits calls by priority, within limits of concurrency, requests and tokens.
+    pub fn schedule(self, scheduler: impl Into<ScheduleLayer>) -> Self {
+        self.set(Slot::Schedule, Side::Own, scheduler.into())
     }
 
     /// Retries what may be retried, with one shared budget.

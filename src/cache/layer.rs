@@ -2,78 +2,25 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 
-use super::flight::{FlightEvent, FlightSource, Flights, Landed, Listener};
+use super::config::{Cache, Store};
+use super::fill::{Parts, Shared, Tier, fly};
+use super::flight::{FlightEvent, Landed, Listener};
 use super::tier::Memory;
-use super::{CacheTier, Entry, Probe, Selector};
+use super::{Probe, Selector};
 use crate::client::{ClientInfo, LlmClient};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layer;
 use crate::types::{
-    Assembler, ChatRequest, ChatResponse, ChatStream, Deadline, EmbedRequest, EmbedResponse, Finish, Source,
-    StreamEvent, Trace,
+    ChatRequest, ChatResponse, ChatStream, Deadline, EmbedRequest, EmbedResponse, Finish, Source, StreamEvent, Trace,
 };
-
-/// How answers are cached.
-///
-/// ```
-/// # use std::time::Duration;
-/// use sluicegate::cache::Cache;
-/// let cache = Cache::memory(10_000).ttl(Duration::from_secs(3600)).max_bytes(64 << 20);
-/// # let _ = cache;
-/// ```
-#[derive(Debug, Clone)]
-pub struct Cache {
-    store: Store,
-    ttl: Duration,
-}
-
-#[derive(Debug, Clone)]
-enum Store {
-    Memory { entries: usize, bytes: u64 },
-    Custom(Arc<dyn CacheTier>),
-}
-
-impl Cache {
-    /// In this process's memory: at most so many answers (at least 1), and 256 MiB unless
-    /// [`max_bytes`](Self::max_bytes) says otherwise.
-    pub fn memory(entries: usize) -> Self {
-        Self::new(Store::Memory { entries, bytes: 256 << 20 })
-    }
-
-    /// In a tier of your own.
-    pub fn on(tier: impl CacheTier) -> Self {
-        Self::new(Store::Custom(Arc::new(tier)))
-    }
-
-    fn new(store: Store) -> Self {
-        Self { store, ttl: Duration::from_secs(3600) }
-    }
-
-    /// How long an answer is served; more than zero. One hour unless set: long enough for questions that come again in
-    /// a session or a shift, short enough that a corrected prompt or model is seen the same day.
-    #[must_use]
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
-        self
-    }
-
-    /// Bytes of memory for answers at most, their requests included; at least 1. No effect on a tier of your own.
-    #[must_use]
-    pub fn max_bytes(mut self, max: u64) -> Self {
-        if let Store::Memory { bytes, .. } = &mut self.store {
-            *bytes = max;
-        }
-        self
-    }
-}
 
 /// Serves repeated questions from the cache, and simultaneous ones with one upstream call.
 ///
@@ -119,35 +66,6 @@ pub struct CacheLayer {
     settings: String,
     tier: Result<Tier>,
     shared: Arc<Shared>,
-}
-
-/// The memory tier is asked directly: it never waits, so a hit need not box a future for it.
-#[derive(Debug, Clone)]
-enum Tier {
-    Memory(Arc<Memory>),
-    Custom(Arc<dyn CacheTier>),
-}
-
-impl Tier {
-    async fn get(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
-        match self {
-            Self::Memory(memory) => Ok(memory.find(probe)),
-            Self::Custom(tier) => tier.get(probe).await,
-        }
-    }
-
-    fn as_dyn(&self) -> &dyn CacheTier {
-        match self {
-            Self::Memory(memory) => &**memory,
-            Self::Custom(tier) => &**tier,
-        }
-    }
-}
-
-#[derive(Default)]
-struct Shared {
-    flights: Arc<Flights>,
-    tier_errors: AtomicU64,
 }
 
 impl From<Cache> for CacheLayer {
@@ -219,101 +137,6 @@ impl fmt::Debug for CacheLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheLayer").field("settings", &self.settings).finish_non_exhaustive()
     }
-}
-
-struct Parts {
-    inner: Arc<dyn LlmClient>,
-    tier: Tier,
-    source: Source,
-    ttl: Duration,
-    shared: Arc<Shared>,
-    env: Env,
-}
-
-impl Parts {
-    fn probe(&self, request: &ChatRequest) -> Probe {
-        Probe::chat(self.inner.info(), request, self.env.now())
-    }
-
-    async fn find(&self, probe: &Probe) -> Option<Arc<Entry>> {
-        let found = self.tier.get(probe).await;
-        found.unwrap_or_else(|_| {
-            self.shared.tier_errors.fetch_add(1, Ordering::Relaxed);
-            None
-        })
-    }
-
-    /// The answer has come whole: keep it if it may be kept, and tell.
-    async fn land(
-        &self,
-        probe: &Probe,
-        answer: ChatResponse,
-        chunks: Vec<Arc<crate::types::ChatChunk>>,
-    ) -> FlightEvent {
-        let mut trace = *answer.trace();
-        let usage = answer.usage.as_ref();
-        trace.cost = trace.cost.or_else(|| self.env.prices().cost(&answer.model, usage?));
-        let created = self.env.now();
-        let entry = Entry::new(probe, Arc::clone(answer.completion()), chunks.into(), created, self.ttl, trace.cost);
-        let entry = Arc::new(entry);
-        if entry.is_storable() && self.tier.as_dyn().put(probe, Arc::clone(&entry)).await.is_err() {
-            self.shared.tier_errors.fetch_add(1, Ordering::Relaxed);
-        }
-        FlightEvent::Landed(Landed { entry, trace })
-    }
-
-    fn saved(&self, entry: &Entry, source: Source) -> Trace {
-        entry.saved(source, self.env.now())
-    }
-}
-
-/// Asks upstream, as a call or as a stream, and keeps the answer.
-fn fly(parts: Arc<Parts>, probe: Arc<Probe>, request: ChatRequest, streaming: bool) -> FlightSource {
-    let opening = async move {
-        // Another flight may have landed between our look-up and the start of this one.
-        if let Some(entry) = parts.find(&probe).await {
-            let trace = parts.saved(&entry, parts.source);
-            return one(Ok(FlightEvent::Landed(Landed { entry, trace })));
-        }
-        if !streaming {
-            return match parts.inner.chat(request).await {
-                Ok(answer) => one(Ok(parts.land(&probe, answer, Vec::new()).await)),
-                Err(error) => one(Err(error)),
-            };
-        }
-        match parts.inner.chat_stream(request).await {
-            Ok(stream) => follow(parts, probe, stream),
-            Err(error) => one(Err(error)),
-        }
-    };
-    Box::pin(stream::once(opening).flatten())
-}
-
-fn one(event: Result<FlightEvent>) -> FlightSource {
-    Box::pin(stream::iter([event]))
-}
-
-/// Passes a stream's chunks on and puts the answer together as they go by.
-fn follow(parts: Arc<Parts>, probe: Arc<Probe>, stream: ChatStream) -> FlightSource {
-    let state = (parts, probe, stream, Assembler::new(), Vec::new());
-    Box::pin(stream::unfold(state, async |(parts, probe, mut stream, mut assembler, mut chunks)| {
-        let event = match stream.next().await? {
-            Ok(StreamEvent::Chunk(chunk)) => {
-                assembler.push(&chunk);
-                chunks.push(Arc::clone(&chunk));
-                Ok(FlightEvent::Chunk(chunk))
-            }
-            Ok(StreamEvent::Finish(finish)) => {
-                let mut completion = std::mem::take(&mut assembler).finish();
-                completion.usage = completion.usage.or(finish.usage);
-                let mut answer = ChatResponse::new(completion);
-                *answer.trace_mut() = finish.trace;
-                Ok(parts.land(&probe, answer, std::mem::take(&mut chunks)).await)
-            }
-            Err(error) => Err(error),
-        };
-        Some((event, (parts, probe, stream, assembler, chunks)))
-    }))
 }
 
 struct Cached(Arc<Parts>);

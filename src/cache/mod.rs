@@ -11,7 +11,9 @@
 //! whose [`Entry::expires`] has passed. Errors are counted and passed over: a cache never fails a call.
 
 mod canonical;
+mod config;
 mod entry;
+mod fill;
 mod flight;
 mod key;
 mod layer;
@@ -22,9 +24,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use config::Cache;
 pub use entry::Entry;
 pub use key::{CacheKey, Probe};
-pub use layer::{Cache, CacheLayer};
+pub use layer::CacheLayer;
 
 use crate::error::Result;
 

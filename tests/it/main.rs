@@ -11,5 +11,6 @@ mod architecture;
 mod one_flight;
 mod openai;
 mod resilience;
+mod schedule;
 mod simulated;
 mod slot_order;

@@ -10,13 +10,13 @@ use sluicegate::types::{ChatRequest, Message, Priority};
 
 /// One request of the load.
 #[derive(Clone)]
-pub struct Arrival {
+pub(crate) struct Arrival {
     /// When it comes, from the start.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// Whether its caller reads a stream.
-    pub stream: bool,
+    pub(crate) stream: bool,
     /// What is asked.
-    pub request: ChatRequest,
+    pub(crate) request: ChatRequest,
 }
 
 #[derive(Deserialize)]
@@ -32,7 +32,7 @@ struct Line {
 }
 
 /// Reads the load, for this model.
-pub fn read(model: &str) -> Result<Vec<Arrival>, Box<dyn Error>> {
+pub(crate) fn read(model: &str) -> Result<Vec<Arrival>, Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
     let systems: HashMap<String, String> = serde_json::from_slice(&std::fs::read(folder.join("system_prompts.json"))?)?;
     let text = std::fs::read_to_string(folder.join("support_desk.jsonl"))?;

@@ -12,28 +12,28 @@ use super::load::Arrival;
 
 /// One side of the comparison, as `--json` prints it.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Side {
-    pub wall_s: f64,
-    pub calls: u64,
-    pub upstream_calls: u64,
-    pub errors: u64,
-    pub http_429: u64,
-    pub p50_ms: f64,
-    pub p95_ms: f64,
-    pub p99_ms: f64,
-    pub first_chunk_p50_ms: f64,
-    pub input_tokens: u64,
-    pub cached_input_tokens: u64,
-    pub output_tokens: u64,
+pub(crate) struct Side {
+    pub(crate) wall_s: f64,
+    pub(crate) calls: u64,
+    pub(crate) upstream_calls: u64,
+    pub(crate) errors: u64,
+    pub(crate) http_429: u64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p95_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) first_chunk_p50_ms: f64,
+    pub(crate) input_tokens: u64,
+    pub(crate) cached_input_tokens: u64,
+    pub(crate) output_tokens: u64,
     /// `null` when the model's price is unknown.
-    pub cost_usd: Option<f64>,
-    pub hits: u64,
-    pub coalesced: u64,
+    pub(crate) cost_usd: Option<f64>,
+    pub(crate) hits: u64,
+    pub(crate) coalesced: u64,
 }
 
 impl Side {
     /// Calls answered per second.
-    pub fn throughput(&self) -> f64 {
+    pub(crate) fn throughput(&self) -> f64 {
         (self.calls - self.errors) as f64 / self.wall_s
     }
 }
@@ -49,7 +49,7 @@ struct Seen {
 const PATIENCE: u32 = 60;
 
 /// Plays the load; `patient` callers try again by themselves, as official SDKs do, because their client does not.
-pub async fn replay(name: &str, client: &OptimizedClient, load: &[Arrival], patient: bool) -> Side {
+pub(crate) async fn replay(name: &str, client: &OptimizedClient, load: &[Arrival], patient: bool) -> Side {
     let bar = ProgressBar::new(load.len() as u64);
     let style = ProgressStyle::with_template("{msg:10} [{bar:40}] {pos}/{len} {elapsed}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
@@ -159,6 +159,6 @@ fn summarize(client: &OptimizedClient, seen: &[Seen], wall: Duration, calls: u64
 }
 
 /// The plain client: nothing but the counting of what goes upstream.
-pub fn plain(client: Arc<dyn LlmClient>) -> sluicegate::Result<OptimizedClient> {
+pub(crate) fn plain(client: Arc<dyn LlmClient>) -> sluicegate::Result<OptimizedClient> {
     OptimizedClient::builder(client).build()
 }

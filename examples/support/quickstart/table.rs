@@ -6,7 +6,7 @@ use super::replay::Side;
 struct Row(&'static str, String, String, String);
 
 /// Prints both sides beside each other; a side that did not run is left blank.
-pub fn print(plain: Option<&Side>, optimized: Option<&Side>) {
+pub(crate) fn print(plain: Option<&Side>, optimized: Option<&Side>) {
     let rows = [
         row("answered calls", plain, optimized, |s| Some((s.calls - s.errors) as f64), whole, None),
         row("errors", plain, optimized, |s| Some(s.errors as f64), whole, None),

@@ -1,0 +1,237 @@
+//! Every attempt asks a scheduler first.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+
+use super::estimate::{Estimate, Estimator};
+use super::{Admission, Job, ORIGIN, Outcome, Permit, Scheduler};
+use crate::client::{ClientInfo, LlmClient};
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer::Layer;
+use crate::types::{
+    ChatRequest, ChatResponse, ChatStream, Deadline, EmbedRequest, EmbedResponse, Extensions, Priority, StreamEvent,
+    Usage,
+};
+
+/// Admits every attempt through a [`Scheduler`].
+///
+/// # What it does
+/// It estimates the tokens of a request, waits for admission with the request's
+/// [`Priority`] and [`Deadline`], calls, and reports the true tokens and the latency back. The time spent waiting is
+/// added to [`Trace::queued`](crate::types::Trace::queued). Embeddings are admitted like chats.
+///
+/// The estimate is the bytes of the text times a ratio that starts at 0.30 and follows what the provider counts (within
+/// 0.05 and 1.5), and as output the request's own limit times `n`, or without one the average of the answers so far.
+///
+/// # Where it sits
+/// In [`Slot::Schedule`](crate::Slot::Schedule): below retry and hedge, so that each attempt is admitted on its own and
+/// a back-off holds nothing; above the timeouts, whose clocks start after the wait.
+///
+/// # Cost
+/// One short lock to enter and one to leave, and a pass over the lengths of the messages; tools and a response format
+/// are measured by serialising them. Nothing is spawned.
+///
+/// # Streaming
+/// The permit rides the stream to its finish, its error or its drop.
+///
+/// # Cancellation
+/// A future or stream that is dropped frees its place in the queue or its permit, and its tokens in full; the next in
+/// line goes on.
+///
+/// # Errors
+/// Of kind [`Overloaded`](ErrorKind::Overloaded) when the queue is full, [`Deadline`](ErrorKind::Deadline) when the
+/// call cannot start in time, [`InvalidRequest`](ErrorKind::InvalidRequest) when it never can, and
+/// [`Shutdown`](ErrorKind::Shutdown).
+///
+/// # Example
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
+/// use std::sync::Arc;
+/// use sluicegate::schedule::{Admission, ScheduleLayer};
+/// use sluicegate::testing::Scripted;
+/// use sluicegate::types::{ChatRequest, Priority};
+/// use sluicegate::{Env, Layer, LlmClient};
+///
+/// let layer = ScheduleLayer::from(Admission::new().concurrency(32).rpm(500).tpm(200_000));
+/// assert_eq!(layer.settings(), "concurrency 32, 500 rpm, 200000 tpm, queue 10000");
+///
+/// let client = layer.wrap(Arc::new(Scripted::new()), &Env::new())?;
+/// let answer = client.chat(ChatRequest::new("m").user("hi").with(Priority::High)).await?;
+/// assert_eq!(answer.trace().queued.as_millis(), 0);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct ScheduleLayer(Source);
+
+#[derive(Debug)]
+enum Source {
+    Admission(Admission),
+    Custom(Arc<dyn Scheduler>),
+}
+
+impl From<Admission> for ScheduleLayer {
+    fn from(admission: Admission) -> Self {
+        Self(Source::Admission(admission))
+    }
+}
+
+impl<S: Scheduler> From<S> for ScheduleLayer {
+    fn from(scheduler: S) -> Self {
+        Self(Source::Custom(Arc::new(scheduler)))
+    }
+}
+
+impl Layer for ScheduleLayer {
+    fn name(&self) -> &'static str {
+        ORIGIN
+    }
+
+    fn settings(&self) -> String {
+        match &self.0 {
+            Source::Admission(admission) => admission.to_string(),
+            Source::Custom(_) => "own scheduler".to_owned(),
+        }
+    }
+
+    fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>> {
+        let (scheduler, reply_tokens) = match &self.0 {
+            Source::Admission(admission) => {
+                let gate: Arc<dyn Scheduler> = Arc::new(admission.start(env)?);
+                (gate, admission.first_reply_tokens())
+            }
+            Source::Custom(scheduler) => (Arc::clone(scheduler), Admission::new().first_reply_tokens()),
+        };
+        let estimator = Arc::new(Estimator::new(reply_tokens));
+        Ok(Arc::new(Scheduled { inner, scheduler, estimator, env: env.clone() }))
+    }
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    inner: Arc<dyn LlmClient>,
+    scheduler: Arc<dyn Scheduler>,
+    estimator: Arc<Estimator>,
+    env: Env,
+}
+
+impl Scheduled {
+    async fn admit(&self, model: &str, estimate: Estimate, extensions: &Extensions) -> Result<Admitted> {
+        let priority = extensions.get::<Priority>().copied().unwrap_or_default();
+        let deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
+        let job = Job::new(model).tokens(estimate.input, estimate.output).priority(priority).deadline(deadline);
+        // A scheduler of the user's own need not know of the shutdown.
+        let admitted = self.env.closing().run_until_cancelled(self.scheduler.admit(&job)).await;
+        let shut_down = || Error::new(ErrorKind::Shutdown, ORIGIN, "the client shuts down and admits no more calls");
+        let permit = admitted.ok_or_else(shut_down)??;
+        let estimator = Arc::clone(&self.estimator);
+        Ok(Admitted { permit, estimate, estimator, env: self.env.clone(), started: self.env.now(), first_chunk: None })
+    }
+}
+
+/// A call under way.
+struct Admitted {
+    permit: Permit,
+    estimate: Estimate,
+    estimator: Arc<Estimator>,
+    env: Env,
+    started: Instant,
+    first_chunk: Option<Duration>,
+}
+
+impl Admitted {
+    fn latency(&self) -> Duration {
+        self.env.now().saturating_duration_since(self.started)
+    }
+
+    fn first_chunk(&mut self) {
+        if self.first_chunk.is_none() {
+            self.first_chunk = Some(self.latency());
+        }
+    }
+
+    /// Ends it; returns how long it was queued.
+    fn end(self, result: Result<Option<&Usage>, &Error>) -> Duration {
+        let (queued, latency) = (self.permit.queued(), self.latency());
+        let outcome = match result {
+            Ok(usage) => {
+                if let Some(usage) = usage {
+                    self.estimator.learn(&self.estimate, usage);
+                }
+                Outcome::answered(usage, latency)
+            }
+            Err(error) => Outcome::failed(error, latency),
+        };
+        self.permit.settle(outcome.with_first_chunk(self.first_chunk));
+        queued
+    }
+}
+
+#[async_trait]
+impl LlmClient for Scheduled {
+    fn info(&self) -> &ClientInfo {
+        self.inner.info()
+    }
+
+    async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
+        let call = self.admit(&request.model, self.estimator.chat(&request), &request.extensions).await?;
+        let mut result = self.inner.chat(request).await;
+        let queued = call.end(result.as_ref().map(|response| response.usage.as_ref()));
+        if let Ok(response) = &mut result {
+            add(&mut response.trace_mut().queued, queued);
+        }
+        result
+    }
+
+    async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
+        let call = self.admit(&request.model, self.estimator.chat(&request), &request.extensions).await?;
+        match self.inner.chat_stream(request).await {
+            Ok(stream) => Ok(ride(stream, call)),
+            Err(error) => {
+                call.end(Err(&error));
+                Err(error)
+            }
+        }
+    }
+
+    async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
+        let call = self.admit(&request.model, self.estimator.embed(&request.input), &request.extensions).await?;
+        let mut result = self.inner.embed(request).await;
+        let queued = call.end(result.as_ref().map(|response| response.usage.as_ref()));
+        if let Ok(response) = &mut result {
+            add(&mut response.trace.queued, queued);
+        }
+        result
+    }
+}
+
+/// The call goes with the stream; dropped with it, it is abandoned.
+fn ride(stream: ChatStream, call: Admitted) -> ChatStream {
+    let mut opening = *stream.trace();
+    add(&mut opening.queued, call.permit.queued());
+    let mut call = Some(call);
+    let stream = stream.inspect(move |event| match event {
+        Ok(StreamEvent::Chunk(_)) => {
+            if let Some(call) = &mut call {
+                call.first_chunk();
+            }
+        }
+        Ok(StreamEvent::Finish(finish)) => {
+            if let Some(call) = call.take() {
+                add(&mut finish.trace.queued, call.end(Ok(finish.usage.as_ref())));
+            }
+        }
+        Err(error) => {
+            if let Some(call) = call.take() {
+                call.end(Err(error));
+            }
+        }
+    });
+    stream.with_trace(opening)
+}
+
+fn add(total: &mut Duration, more: Duration) {
+    *total = total.saturating_add(more);
+}

@@ -1,0 +1,163 @@
+//! The right to make one call, and how it ends.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Job;
+use crate::error::{Error, ErrorKind};
+use crate::types::Usage;
+
+/// Takes the end of a call, exactly once: what came of it when the permit was settled, `None` when it was dropped.
+///
+/// Called on the task that ends the call, possibly while it is dropped: it must not block and must not panic. Any
+/// `FnOnce(Option<Outcome<'_>>)` is one.
+pub trait PermitGuard: Send + 'static {
+    /// The call is over: free what it held.
+    fn release(self: Box<Self>, outcome: Option<Outcome<'_>>);
+}
+
+impl<F: FnOnce(Option<Outcome<'_>>) + Send + 'static> PermitGuard for F {
+    fn release(self: Box<Self>, outcome: Option<Outcome<'_>>) {
+        self(outcome);
+    }
+}
+
+/// The right to make one call.
+///
+/// [`settle`](Self::settle) it when the call is over. Dropped without that, the call counts as abandoned: its place is
+/// freed and its token reservation refunded in full.
+#[must_use = "a permit that is dropped at once admits nothing"]
+pub struct Permit {
+    guard: Option<Box<dyn PermitGuard>>,
+    queued: Duration,
+}
+
+impl Permit {
+    /// A permit that tells `guard` how the call ended.
+    pub fn new(guard: impl PermitGuard) -> Self {
+        Self { guard: Some(Box::new(guard)), queued: Duration::ZERO }
+    }
+
+    /// Says how long the call waited for it.
+    pub fn with_queued(mut self, queued: Duration) -> Self {
+        self.queued = queued;
+        self
+    }
+
+    /// How long the call waited for admission; zero when it did not have to.
+    pub fn queued(&self) -> Duration {
+        self.queued
+    }
+
+    /// Reports how the call ended, and frees what it held.
+    pub fn settle(mut self, outcome: Outcome<'_>) {
+        if let Some(guard) = self.guard.take() {
+            guard.release(Some(outcome));
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            guard.release(None);
+        }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("queued", &self.queued).finish_non_exhaustive()
+    }
+}
+
+/// How an admitted call ended.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Outcome<'a> {
+    /// What it used, as the provider counted.
+    pub usage: Option<&'a Usage>,
+    /// Why it failed, if it did.
+    pub error: Option<&'a Error>,
+    /// From admission to the end of the answer.
+    pub latency: Duration,
+    /// From admission to the first chunk of a stream; `None` without one.
+    pub first_chunk: Option<Duration>,
+}
+
+impl<'a> Outcome<'a> {
+    /// It was answered.
+    pub fn answered(usage: Option<&'a Usage>, latency: Duration) -> Self {
+        Self { usage, error: None, latency, first_chunk: None }
+    }
+
+    /// It failed; what it used all the same is taken from the error.
+    pub fn failed(error: &'a Error, latency: Duration) -> Self {
+        Self { usage: error.usage(), error: Some(error), latency, first_chunk: None }
+    }
+
+    /// Says when a stream's first chunk came.
+    #[must_use]
+    pub fn with_first_chunk(mut self, first_chunk: Option<Duration>) -> Self {
+        self.first_chunk = first_chunk;
+        self
+    }
+
+    /// The tokens that count against a limit per minute for this job:
+    ///
+    /// * usage known: the input that the provider did not serve from its prompt cache, and the output. Cached input is
+    ///   not counted: providers that cache bill and limit it at a fraction, often none;
+    /// * a refusal (rate limit, quota, authorisation, unknown model, overload, unsupported): nothing, no token was read;
+    /// * another failure before the first chunk: the estimated input;
+    /// * otherwise, usage unknown: the whole estimate.
+    pub fn charged_tokens(&self, job: &Job<'_>) -> u64 {
+        self.charge(job.input_tokens, job.total_tokens())
+    }
+
+    pub(super) fn charge(&self, input: u64, total: u64) -> u64 {
+        match (self.usage, self.error) {
+            (Some(usage), _) => {
+                usage.prompt_tokens.saturating_sub(usage.cached_tokens()).saturating_add(usage.completion_tokens)
+            }
+            (None, Some(error)) if is_refusal(error.kind()) => 0,
+            (None, Some(_)) if self.first_chunk.is_none() => input,
+            (None, _) => total,
+        }
+    }
+}
+
+fn is_refusal(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::RateLimited
+            | ErrorKind::QuotaExhausted
+            | ErrorKind::Auth
+            | ErrorKind::NotFound
+            | ErrorKind::Overloaded
+            | ErrorKind::Unsupported
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn charges_what_counts_against_the_limit() {
+        let job = Job::new("m").tokens(100, 50);
+        let second = Duration::from_secs(1);
+        let usage = Usage::new(80, 7).with_cached(64);
+        assert_eq!(Outcome::answered(Some(&usage), second).charged_tokens(&job), 23);
+        let nonsense = Usage::new(10, 7).with_cached(64);
+        assert_eq!(Outcome::answered(Some(&nonsense), second).charged_tokens(&job), 7);
+        assert_eq!(Outcome::answered(None, second).charged_tokens(&job), 150);
+
+        let error = |kind| Error::new(kind, "t", "");
+        assert_eq!(Outcome::failed(&error(ErrorKind::RateLimited), second).charged_tokens(&job), 0);
+        assert_eq!(Outcome::failed(&error(ErrorKind::Overloaded), second).charged_tokens(&job), 0);
+        let broken = error(ErrorKind::Server);
+        assert_eq!(Outcome::failed(&broken, second).charged_tokens(&job), 100);
+        assert_eq!(Outcome::failed(&broken, second).with_first_chunk(Some(second)).charged_tokens(&job), 150);
+        assert_eq!(Outcome::failed(&broken.with_usage(usage), second).charged_tokens(&job), 23);
+    }
+}
