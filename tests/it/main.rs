@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod drop_anywhere;
 mod one_flight;
 mod openai;
 mod resilience;
