@@ -1,19 +1,19 @@
 //! Fast 128-bit fingerprints under a seed of this process, and maps keyed by them.
 
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
-use xxhash_rust::xxh3::xxh3_128_with_seed;
+use xxhash_rust::const_xxh3::const_custom_default_secret;
+use xxhash_rust::xxh3::xxh3_128_with_secret;
+
+/// Unpredictable from outside, so that nobody can prepare texts whose fingerprints collide. Derived from its seed once:
+/// hashing with the seed itself would derive it anew for each text.
+static SECRET: LazyLock<[u8; 192]> =
+    LazyLock::new(|| const_custom_default_secret(RandomState::new().hash_one("fingerprint")));
 
 /// A fast hash of the bytes. Not for use outside the process; whoever finds by it compares what it found.
 pub(crate) fn fingerprint(bytes: &[u8]) -> u128 {
-    xxh3_128_with_seed(bytes, seed())
-}
-
-/// Unpredictable from outside, so that nobody can prepare texts whose fingerprints collide.
-fn seed() -> u64 {
-    static SEED: OnceLock<u64> = OnceLock::new();
-    *SEED.get_or_init(|| RandomState::new().hash_one("fingerprint"))
+    xxh3_128_with_secret(bytes, &*SECRET)
 }
 
 /// Hashes fingerprints, which are evenly spread already: takes their low half as it is.

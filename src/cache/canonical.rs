@@ -10,11 +10,14 @@ use serde_json::Value;
 use crate::client::ClientInfo;
 use crate::types::{
     ChatBody, ChatRequest, Content, Extra, FunctionCall, FunctionDef, ImageUrl, InputAudio, Message, Part,
-    ResponseFormat, Stop, Tenant, Tool, ToolCall, ToolChoice,
+    ResponseFormat, Role, Stop, Tenant, Tool, ToolCall, ToolChoice,
 };
 
 /// Raised whenever the canonical form changes, so that entries of other versions are not found.
 const VERSION: u8 = 1;
+
+/// Marks a message of role and text only, as most are. Must differ from the tags of `content`.
+const TEXT_ALONE: u8 = 3;
 
 /// Writes the canonical form of a chat request to this client.
 pub(super) fn write_chat(bytes: &mut Vec<u8>, info: &ClientInfo, request: &ChatRequest) {
@@ -103,6 +106,17 @@ impl Canonical<'_> {
         for message in messages.iter() {
             self.message(message);
         }
+        // Most requests set none of the rest: one byte says so.
+        let plain = [temperature, top_p, presence_penalty, frequency_penalty].iter().all(|number| number.is_none())
+            && [n, max_tokens, max_completion_tokens, top_logprobs].iter().all(|number| number.is_none())
+            && [logprobs, parallel_tool_calls].iter().all(|flag| flag.is_none())
+            && [user, reasoning_effort].iter().all(|text| text.is_none())
+            && (seed.is_none() && stop.is_none() && logit_bias.is_none() && tools.is_empty())
+            && (tool_choice.is_none() && response_format.is_none() && extra.is_empty());
+        self.tag(u8::from(!plain));
+        if plain {
+            return;
+        }
         for number in [temperature, top_p, presence_penalty, frequency_penalty] {
             self.option(*number, Self::f64);
         }
@@ -155,7 +169,12 @@ impl Canonical<'_> {
 
     fn message(&mut self, message: &Message) {
         let Message { role, content, name, tool_calls, tool_call_id, refusal, extra } = message;
-        self.str(role.as_str());
+        self.role(role);
+        let bare = name.is_none() && tool_calls.is_empty() && tool_call_id.is_none() && refusal.is_none();
+        if let (true, true, Some(Content::Text(text))) = (bare, extra.is_empty(), content) {
+            self.tag(TEXT_ALONE);
+            return self.str(text);
+        }
         match content {
             None => self.tag(0),
             Some(Content::Text(text)) => {
@@ -181,6 +200,22 @@ impl Canonical<'_> {
         self.option(tool_call_id.as_deref(), Self::str);
         self.option(refusal.as_deref(), Self::str);
         self.extra(extra);
+    }
+
+    fn role(&mut self, role: &Role) {
+        let tag = match role {
+            Role::System => 0,
+            Role::Developer => 1,
+            Role::User => 2,
+            Role::Assistant => 3,
+            Role::Tool => 4,
+            Role::Function => 5,
+            Role::Other(_) => 255,
+        };
+        self.tag(tag);
+        if let Role::Other(other) = role {
+            self.str(other);
+        }
     }
 
     fn part(&mut self, part: &Part) {
