@@ -1,4 +1,75 @@
-//! Wrap any LLM client into a faster, cheaper, sturdier one.
+//! Wrap the LLM client you already have into a faster, cheaper, sturdier one, in one builder call.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
+//! use std::time::Duration;
+//! use sluicegate::{Admission, OptimizedClient, Retry, providers::client_fn};
+//! use sluicegate::{cache::Cache, history::Window, types::{ChatRequest, ChatResponse}};
+//!
+//! // Anything that implements LlmClient, or a closure.
+//! let client = client_fn(|_request| async { Ok(ChatResponse::from_text("Rayleigh scattering.")) });
+//! let llm = OptimizedClient::builder(client)
+//!     .cache(Cache::memory(10_000).ttl(Duration::from_secs(3600)))
+//!     .history(Window::tokens(8_000))
+//!     .schedule(Admission::new().concurrency(32).rpm(500).tpm(200_000))
+//!     .retry(Retry::standard())
+//!     .build()?; // every configuration mistake is reported here
+//! let answer = llm.chat(ChatRequest::new("gpt-5-mini").user("Why is the sky blue?")).await?;
+//! println!("{} [{}]", answer.text(), answer.trace());
+//! # Ok(()) }
+//! ```
+//!
+//! Nothing but the client is mandatory. [`OptimizedClient::describe`] prints the real stack, every answer's
+//! [`Trace`](types::Trace) says what happened to it, [`OptimizedClient::report`] adds it all up.
+//!
+//! # How a request travels
+//!
+//! Down through the [`Slot`]s, outermost first; its answer, or the chunks of it, come back up through the same ones. The
+//! order is fixed by slot, never by the order of the builder's calls.
+//!
+//! | [`Slot`] | Layer | What it does there |
+//! |---|---|---|
+//! | Observe | [`ObserveLayer`](observe::ObserveLayer), always | counts every call, hits included |
+//! | Deadline | [`DeadlineLayer`](resilience::DeadlineLayer) | stamps the absolute limit that all below respect |
+//! | Fallback, Route | your own | change or fix the model before anything depends on it |
+//! | History | [`HistoryLayer`](history::HistoryLayer) | normalises the prompt and keeps it within its budget |
+//! | Cache | [`CacheLayer`](cache::CacheLayer) | serves repeated prompts, and simultaneous ones with one call |
+//! | Batch | your own | merges embedding misses |
+//! | Retry | [`RetryLayer`](resilience::RetryLayer) | tries again, within one shared budget, holding no permit |
+//! | Hedge, Breaker | your own | send copies, refuse early |
+//! | Schedule | [`ScheduleLayer`](schedule::ScheduleLayer) | admits by priority within concurrency, RPM and TPM |
+//! | Timeout | [`TimeoutLayer`](resilience::TimeoutLayer) | bounds the provider's time, after queueing |
+//! | Attempt | [`AttemptLayer`](observe::AttemptLayer), always | measures and prices the provider alone |
+//!
+//! # Your own parts
+//!
+//! - A client: implement [`LlmClient`], or take [`client_fn`](providers::client_fn).
+//! - A layer: implement [`Layer`] and place it with [`inside`](Builder::inside) or [`outside`](Builder::outside) a slot.
+//! - A tier, a history policy, a scheduler: [`CacheTier`](cache::CacheTier), [`HistoryPolicy`](history::HistoryPolicy),
+//!   [`Scheduler`]; each module's page says what is expected of one.
+//! - Time, randomness, token counts and prices come from [`Env`]; tests set them.
+//!
+//! # Promises
+//!
+//! - One upstream call per key: concurrent equal requests share one flight, streams too.
+//! - The cache never fails a call, returns only what was stored for exactly that request and tenant, and never keeps a
+//!   cut, filtered, refused or failed answer.
+//! - Nothing is retried once a chunk has been handed out.
+//! - A dropped call or stream frees its permit, its reservation, its queue place and its flight.
+//! - Errors, metrics and `Debug` never show prompts, answers, keys or tenants.
+//! - No panics on input, no prints, no runtime of its own, no task that outlives
+//!   [`shutdown`](OptimizedClient::shutdown).
+//!
+//! # Features
+//!
+//! None is on by default, and none changes what is there without it.
+//!
+//! | Feature | Adds |
+//! |---|---|
+//! | `openai` | `providers::OpenAi`: any OpenAI-compatible endpoint, over reqwest |
+//! | `metrics` | `observe::Metrics`: everything counted, through the `metrics` facade |
+//! | `simulated` | `providers::Simulated`: a model that behaves like a provider, for tests and benches |
+//! | `test-util` | `testing`: a scripted client, and a harness that drops futures at every await |
 
 pub mod cache;
 mod client;
@@ -25,3 +96,7 @@ pub use layer::{Chain, Layer, Slot};
 pub use resilience::{Retry, RetryBudget, Timeouts};
 pub use schedule::{Admission, Scheduler};
 pub use stack::{Builder, OptimizedClient};
+
+#[cfg(all(doctest, feature = "openai"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
