@@ -1,13 +1,14 @@
 //! Numbers for a metrics exporter, through the `metrics` facade (feature `metrics`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use metrics::{Counter, Histogram, Unit};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::env::{Event, Observer, Operation, Outcome, Record};
+use crate::sharded::Sharded;
 use crate::types::Source;
 
 /// Tells every call and attempt to the installed `metrics` recorder.
@@ -29,8 +30,13 @@ use crate::types::Source;
 /// ```
 #[derive(Default)]
 pub struct Metrics {
-    handles: RwLock<HashMap<(Operation, String), Arc<Handles>>>,
+    // A map per thread, so that looking up is not where threads meet; equal handles lead to the same metric.
+    handles: Sharded<RwLock<HashMap<String, ByOperation>>>,
+    models: Mutex<HashSet<String>>,
 }
+
+/// Chat, streamed chat, embeddings.
+type ByOperation = [Option<Arc<Handles>>; 3];
 
 const MODELS: usize = 256;
 const OTHER: &str = "other";
@@ -134,17 +140,27 @@ impl Metrics {
     }
 
     fn handles(&self, operation: Operation, model: &str) -> Arc<Handles> {
-        let mut key = (operation, model.to_owned());
-        if let Some(handles) = self.handles.read().get(&key) {
+        let mine = self.handles.local();
+        if let Some(Some(handles)) = mine.read().get(model).map(|by| &by[operation as usize]) {
             return Arc::clone(handles);
         }
-        let mut known = self.handles.write();
-        if known.len() >= MODELS {
-            key.1 = OTHER.to_owned();
+        let model = self.label(model);
+        let mut mine = mine.write();
+        let place = &mut mine.entry(model.to_owned()).or_default()[operation as usize];
+        Arc::clone(place.get_or_insert_with(|| Arc::new(Handles::register(operation, model))))
+    }
+
+    /// The model's own label, or the shared one when there are too many.
+    fn label<'a>(&self, model: &'a str) -> &'a str {
+        let mut models = self.models.lock();
+        if models.contains(model) {
+            return model;
         }
-        Arc::clone(
-            known.entry(key).or_insert_with_key(|(operation, model)| Arc::new(Handles::register(*operation, model))),
-        )
+        if models.len() >= MODELS {
+            return OTHER;
+        }
+        models.insert(model.to_owned());
+        model
     }
 
     fn call(&self, record: &Record<'_>) {
@@ -205,6 +221,6 @@ impl Observer for Metrics {
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").field("models", &self.handles.read().len()).finish()
+        f.debug_struct("Metrics").field("models", &self.models.lock().len()).finish()
     }
 }
