@@ -56,7 +56,7 @@
 //!   cut, filtered, refused or failed answer.
 //! - Nothing is retried once a chunk has been handed out.
 //! - A dropped call or stream frees its permit, its reservation, its queue place and its flight.
-//! - Errors, metrics and `Debug` never show prompts, answers, keys or tenants.
+//! - Errors, metrics, traces and the `Debug` of clients, layers and tiers never show prompts, answers, keys or tenants.
 //! - No panics on input, no prints, no runtime of its own, no task that outlives
 //!   [`shutdown`](OptimizedClient::shutdown).
 //!
@@ -69,7 +69,7 @@
 //! | `openai` | `providers::OpenAi`: any OpenAI-compatible endpoint, over reqwest |
 //! | `metrics` | `observe::Metrics`: everything counted, through the `metrics` facade |
 //! | `simulated` | `providers::Simulated`: a model that behaves like a provider, for tests and benches |
-//! | `test-util` | `testing`: a scripted client, and a harness that drops futures at every await |
+//! | `test-util` | `testing`: a scripted client, the laws of layers and tiers, a harness that drops futures |
 
 pub mod cache;
 mod client;

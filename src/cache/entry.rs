@@ -80,7 +80,8 @@ impl Entry {
         ChatStream::replay(self.chunks(), finish)
     }
 
-    pub(super) fn chunks(&self) -> Arc<[Arc<ChatChunk>]> {
+    /// The answer as chunks: as they came, or one chunk when it was not streamed.
+    pub fn chunks(&self) -> Arc<[Arc<ChatChunk>]> {
         if self.chunks.is_empty() {
             Arc::from([Arc::new(ChatChunk::from_completion(&self.completion))])
         } else {

@@ -8,8 +8,8 @@ const FLOORS: [&[&str]; 5] = [
     &["types", "error", "fingerprint", "sharded"],
     &["client", "tokens", "env"],
     &["layer"],
-    &["cache", "history", "schedule", "batch", "resilience", "route", "observe", "providers", "testing"],
-    &["stack"],
+    &["cache", "history", "schedule", "batch", "resilience", "route", "observe", "providers"],
+    &["stack", "testing"],
 ];
 
 /// On the ground floor and the first, a few modules make one another up.

@@ -9,6 +9,7 @@
 
 mod architecture;
 mod drop_anywhere;
+mod laws;
 mod observe;
 mod one_flight;
 mod openai;
