@@ -12,7 +12,9 @@
 //! 3. Whoever adds to the log wakes everybody after adding.
 //! 4. The source is polled only when it was signalled since its last poll, and the signal is taken before polling: a
 //!    hundred listeners woken by one chunk do not poll it a hundred times, and no signal is lost in between.
-//! 5. Whoever lets go of the source looks for a signal once more: a listener that found it taken went to sleep on that.
+//! 5. Whoever lets go of the source without having added to the log looks for a signal once more, and wakes everybody
+//!    if there is one: a listener that found the source taken went to sleep on that. It does not poll again itself: a
+//!    source that signals while it is polled asks for a rest (tokio's budget does), and would be polled for ever.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,11 +22,11 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_core::Stream;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Entry, Probe};
 use crate::error::{Error, ErrorKind, Result};
@@ -116,6 +118,17 @@ struct Flight {
     hub: Arc<Hub>,
     /// Locked only while it is polled; `None` once it has ended.
     source: Mutex<Option<FlightSource>>,
+}
+
+impl Flight {
+    /// Rule 5: whoever failed to get hold of the source meanwhile relies on us.
+    fn let_go(&self, place: MutexGuard<'_, Option<FlightSource>>) {
+        drop(place);
+        fence(Ordering::SeqCst);
+        if self.hub.1.load(Ordering::Acquire) {
+            self.hub.wake_all();
+        }
+    }
 }
 
 /// The log, and the flag that says whether the source has something new.
@@ -227,9 +240,12 @@ impl Listener {
     /// Polls the source if it has something new and nobody else is at it; whether the log has grown.
     fn drive(&self) -> bool {
         let flight = &self.flight;
+        // Pairs with the fence in `let_go`: we see the source free, or who has it sees the signal that woke us.
+        fence(Ordering::SeqCst);
         let Some(mut place) = flight.source.try_lock() else { return false };
         let Some(source) = place.as_mut() else { return true };
         if !flight.hub.1.swap(false, Ordering::Acquire) {
+            flight.let_go(place);
             return false;
         }
         let waker = Waker::from(Arc::clone(&flight.hub));
@@ -238,9 +254,8 @@ impl Listener {
         POLLING.with_borrow_mut(Vec::pop);
         let outcome = match polled {
             Ok(Poll::Pending) => {
-                drop(place);
-                // Rule 5: whoever failed to get hold of the source meanwhile relies on us.
-                return flight.hub.1.load(Ordering::Acquire);
+                flight.let_go(place);
+                return false;
             }
             Ok(Poll::Ready(Some(Ok(FlightEvent::Chunk(chunk))))) => {
                 flight.hub.1.store(true, Ordering::Release);

@@ -8,7 +8,8 @@ use sluicegate::cache::{Cache, CacheLayer};
 use sluicegate::providers::client_fn;
 use sluicegate::testing::{Gate, Reply, Scripted};
 use sluicegate::types::{
-    ChatCompletion, ChatRequest, ChatResponse, ChatStream, Choice, Deadline, FinishReason, Source, StreamEvent, Tenant,
+    ChatChunk, ChatCompletion, ChatRequest, ChatResponse, ChatStream, Choice, Deadline, FinishReason, Source,
+    StreamEvent, Tenant,
 };
 use sluicegate::{Env, Error, ErrorKind, Layer, LlmClient, OptimizedClient};
 
@@ -434,4 +435,30 @@ fn a_signal_during_a_poll_is_not_lost_on_those_who_found_the_source_taken() {
     assert!(woken.0.load(Ordering::SeqCst), "nobody will ever poll again");
     let answer = second.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(matches!(answer, Poll::Ready(Ok(_))));
+}
+
+/// Beyond tokio's budget of 128 a channel says "not now" and signals at once, and the budget only comes back when the task
+/// has let go: a listener that polled on would poll for ever.
+#[test]
+fn a_source_that_asks_for_a_rest_gets_it() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // In `block_on` of this flavour the signal comes during the poll, not after it.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let text = runtime.block_on(async {
+            let client = client_fn(|_| async { Ok(ChatResponse::from_text("")) }).with_stream(|_| async {
+                let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+                for _ in 0..1_000 {
+                    let chunk = ChatChunk::text_delta("m", "x");
+                    sender.send(Ok(StreamEvent::Chunk(Arc::new(chunk)))).unwrap();
+                }
+                sender.send(Ok(StreamEvent::Finish(Box::default()))).unwrap();
+                Ok(ChatStream::new(futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx))))
+            });
+            let client = OptimizedClient::builder(client).cache(Cache::memory(10)).build().unwrap();
+            client.chat_stream(question()).await.unwrap().collect().await.unwrap().text().to_owned()
+        });
+        done.send(text.len()).unwrap();
+    });
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(30)), Ok(1_000));
 }
