@@ -312,6 +312,19 @@ async fn memory_stays_within_entries_and_bytes() {
     }
 }
 
+#[tokio::test]
+async fn a_cache_of_one_keeps_one() {
+    let upstream = Arc::new(Scripted::new());
+    let client = OptimizedClient::builder(Arc::clone(&upstream)).cache(Cache::memory(1)).build().unwrap();
+    let ask = |text: &str| client.chat(ChatRequest::new("m").user(text));
+    for text in ["a", "a", "b", "b"] {
+        ask(text).await.unwrap();
+    }
+    assert_eq!(upstream.calls(), 2);
+    ask("a").await.unwrap();
+    assert_eq!(upstream.calls(), 3, "it holds at most one");
+}
+
 /// A client that asks the cache it is wrapped in for the request it is answering.
 #[tokio::test]
 async fn a_request_inside_its_own_flight_is_refused_rather_than_waiting_for_itself() {
