@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod observe;
 mod one_flight;
 mod openai;
 mod resilience;
