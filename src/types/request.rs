@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::message::null_as_empty;
+use super::message::null_as_default;
 use super::{Extensions, Extra, Message, Messages};
 use crate::error::{Error, Result};
 
@@ -77,7 +77,7 @@ pub struct ChatBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Tools the model may call.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub tools: Vec<Tool>,
     /// Which tool it may or must call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
