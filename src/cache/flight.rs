@@ -31,7 +31,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{Entry, Probe};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::ByFingerprint;
-use crate::types::{ChatChunk, Trace};
+use crate::types::{ChatChunk, ChatResponse};
 
 /// What a source yields: chunks, then the whole answer.
 pub(super) enum FlightEvent {
@@ -39,11 +39,11 @@ pub(super) enum FlightEvent {
     Landed(Landed),
 }
 
-/// A whole answer, and what happened to the call that brought it.
+/// A whole answer, as it is kept, and as the call that brought it gave it: with its trace and the facts told beside it.
 #[derive(Clone)]
 pub(super) struct Landed {
     pub(super) entry: Arc<Entry>,
-    pub(super) trace: Trace,
+    pub(super) answer: ChatResponse,
 }
 
 pub(super) type FlightSource = Pin<Box<dyn Stream<Item = Result<FlightEvent>> + Send>>;

@@ -164,6 +164,7 @@ impl Cached {
             let listener = self.listen(probe, &request, false)?;
             let leader = listener.is_leader();
             match listener.await {
+                Ok(landed) if leader => return Ok(landed.answer),
                 Ok(landed) => return Ok(landed.entry.respond(self.trace(leader, &landed))),
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
                 Err(error) => return Err(error),
@@ -185,7 +186,7 @@ impl Cached {
     }
 
     fn trace(&self, leader: bool, landed: &Landed) -> Trace {
-        if leader { landed.trace } else { self.0.saved(&landed.entry, Source::Coalesced) }
+        if leader { *landed.answer.trace() } else { self.0.saved(&landed.entry, Source::Coalesced) }
     }
 
     /// What a listener hears, as a stream.

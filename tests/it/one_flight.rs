@@ -8,8 +8,8 @@ use sluicegate::cache::{Cache, CacheLayer};
 use sluicegate::providers::client_fn;
 use sluicegate::testing::{Gate, Reply, Scripted};
 use sluicegate::types::{
-    ChatChunk, ChatCompletion, ChatRequest, ChatResponse, ChatStream, Choice, Deadline, FinishReason, Source,
-    StreamEvent, Tenant,
+    ChatChunk, ChatCompletion, ChatRequest, ChatResponse, ChatStream, Choice, Deadline, FinishReason, RateLimits,
+    Source, StreamEvent, Tenant,
 };
 use sluicegate::{Env, Error, ErrorKind, Layer, LlmClient, OptimizedClient};
 
@@ -310,6 +310,14 @@ async fn memory_stays_within_entries_and_bytes() {
         }
         assert!((1..=most).contains(&kept), "{kept} of at most {most}");
     }
+}
+
+#[tokio::test]
+async fn facts_told_beside_an_answer_reach_the_caller_that_went_upstream() {
+    let client = client_fn(|_| async { Ok(ChatResponse::from_text("fine").with(RateLimits::default())) });
+    let client = OptimizedClient::builder(client).cache(Cache::memory(10)).build().unwrap();
+    let told = async || client.chat(question()).await.unwrap().extension::<RateLimits>().is_some();
+    assert_eq!((told().await, told().await), (true, false), "stale on a hit");
 }
 
 #[tokio::test]
