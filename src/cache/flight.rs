@@ -18,7 +18,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -139,6 +138,8 @@ struct Log {
     chunks: Vec<Arc<ChatChunk>>,
     outcome: Option<Result<Landed>>,
     listeners: usize,
+    /// The leader left before the answer came: the first who hears it is the one it was paid for.
+    orphaned: bool,
     wakers: Vec<Option<Waker>>,
     free: Vec<usize>,
 }
@@ -175,16 +176,17 @@ pub(super) struct Listener {
     flights: Arc<Flights>,
     flight: Arc<Flight>,
     leader: bool,
+    told: bool,
     read: usize,
     slot: Option<usize>,
 }
 
 impl Listener {
     fn new(flights: &Arc<Flights>, flight: Arc<Flight>, leader: bool) -> Self {
-        Self { flights: Arc::clone(flights), flight, leader, read: 0, slot: None }
+        Self { flights: Arc::clone(flights), flight, leader, told: false, read: 0, slot: None }
     }
 
-    /// Whether it started the flight.
+    /// Whether the flight is its own: it started it, or it is the first to hear its answer after who did has left.
     pub(super) fn is_leader(&self) -> bool {
         self.leader
     }
@@ -219,8 +221,11 @@ impl Listener {
             self.read += 1;
             return Some(Ok(FlightEvent::Chunk(Arc::clone(chunk))));
         }
-        if let Some(outcome) = &log.outcome {
-            return Some(outcome.clone().map(FlightEvent::Landed));
+        if let Some(outcome) = log.outcome.clone() {
+            // A failure stays the leader's: a joiner may ask again where a leader may not.
+            self.leader |= outcome.is_ok() && std::mem::take(&mut log.orphaned);
+            self.told = true;
+            return Some(outcome.map(FlightEvent::Landed));
         }
         let slot = match self.slot {
             Some(slot) => slot,
@@ -288,14 +293,6 @@ fn drop_quietly(source: Option<FlightSource>) {
     let _ = catch_unwind(AssertUnwindSafe(move || drop(source)));
 }
 
-impl Future for Listener {
-    type Output = Result<Landed>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_landed(cx)
-    }
-}
-
 impl Drop for Listener {
     fn drop(&mut self) {
         let fingerprint = self.flight.probe.fingerprint();
@@ -307,6 +304,7 @@ impl Drop for Listener {
                 log.wakers[slot] = None;
                 log.free.push(slot);
             }
+            log.orphaned |= self.leader && !self.told;
             log.listeners -= 1;
             log.listeners == 0
         };

@@ -159,6 +159,12 @@ async fn a_cancelled_leader_leaves_the_flight_to_the_others() {
         gate.open();
         assert_eq!(follower.await.unwrap(), "a b c");
         assert_eq!((upstream.calls(), layer.open_flights()), (1, 0));
+        let report = client.report();
+        assert_eq!(
+            (report.attempts, report.coalesced, report.saved_tokens),
+            (1, 0, 0),
+            "it was paid for once, for one"
+        );
     }
 }
 
