@@ -4,9 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::{CacheKey, Probe};
 use crate::types::{
-    ChatChunk, ChatCompletion, ChatResponse, ChatStream, Content, Cost, Finish, Message, Source, Trace, Usage,
+    ChatChunk, ChatCompletion, ChatResponse, ChatStream, Choice, Content, Cost, Extra, Finish, Message, Part, Source,
+    Trace, Usage,
 };
 
 /// One answer, with the chunks it came in if it was streamed. It serves calls and streams alike.
@@ -58,10 +61,16 @@ impl Entry {
         self.cost
     }
 
-    /// About how many bytes of memory it takes: its request, its texts twice if it was streamed, and fixed parts.
+    /// About how many bytes of memory it takes: its request, its texts, log probabilities and unknown fields twice if it
+    /// was streamed, and fixed parts.
     pub fn weight(&self) -> u64 {
         const CHUNK: usize = size_of::<ChatChunk>() + 256;
-        let texts: usize = self.completion.choices.iter().map(|choice| text_bytes(&choice.message)).sum();
+        let choice_bytes = |choice: &Choice| {
+            let logprobs = choice.logprobs.as_ref().map_or(0, value_bytes);
+            text_bytes(&choice.message) + logprobs + extra_bytes(&choice.extra)
+        };
+        let choices: usize = self.completion.choices.iter().map(choice_bytes).sum();
+        let texts = choices + extra_bytes(&self.completion.extra);
         let fixed = 512 + 512 * self.completion.choices.len();
         (self.canonical.len() + texts * (1 + usize::from(!self.chunks.is_empty())) + fixed + CHUNK * self.chunks.len())
             as u64
@@ -114,11 +123,33 @@ fn text_bytes(message: &Message) -> usize {
     let content = match &message.content {
         None => 0,
         Some(Content::Text(text)) => text.len(),
-        Some(Content::Parts(parts)) => parts.len() * 256,
+        Some(Content::Parts(parts)) => parts.iter().map(part_bytes).sum(),
     };
     let calls = message.tool_calls.iter().map(|call| 256 + call.function.name.len() + call.function.arguments.len());
-    let extra = message.extra.values().map(|value| value.as_str().map_or(256, str::len));
-    content + calls.sum::<usize>() + extra.sum::<usize>()
+    content + calls.sum::<usize>() + extra_bytes(&message.extra)
+}
+
+fn part_bytes(part: &Part) -> usize {
+    256 + match part {
+        Part::Text { text, .. } => text.len(),
+        Part::ImageUrl { image_url, .. } => image_url.url.len(),
+        Part::InputAudio { input_audio, .. } => input_audio.data.len(),
+        Part::Other(value) => value_bytes(value),
+    }
+}
+
+fn extra_bytes(extra: &Extra) -> usize {
+    extra.iter().map(|(name, value)| 64 + name.len() + value_bytes(value)).sum()
+}
+
+fn value_bytes(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(value_bytes).sum(),
+            Value::Object(map) => extra_bytes(map),
+        }
 }
 
 impl fmt::Debug for Entry {
@@ -127,5 +158,33 @@ impl fmt::Debug for Entry {
             .field("weight", &self.weight())
             .field("chunks", &self.chunks.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ClientInfo;
+    use crate::types::ChatRequest;
+    use serde_json::json;
+
+    #[test]
+    fn everything_an_answer_carries_has_a_weight() {
+        let now = crate::Env::new().now();
+        let probe = Probe::chat(&ClientInfo::new("p"), &ChatRequest::new("m").user("hi"), now);
+        let weight = |completion: ChatCompletion| {
+            Entry::new(&probe, Arc::new(completion), Arc::from([]), now, Duration::from_secs(1), None).weight()
+        };
+        let long = "x".repeat(10_000);
+        for path in ["/choices/0/logprobs", "/choices/0/more", "/choices/0/message/audio", "/citations"] {
+            let mut wire = json!({"choices": [{"message": {"role": "assistant", "content": "hi"}}]});
+            let (place, name) = path.rsplit_once('/').unwrap();
+            wire.pointer_mut(place).unwrap()[name] = json!({"content": [{"token": long}]});
+            let completion = serde_json::from_value(wire).unwrap();
+            assert!(weight(completion) > 10_000, "{path}");
+        }
+        let parts = Message { content: Some(Content::Parts(vec![Part::text(long)])), ..Message::assistant("") };
+        let choices = vec![Choice { message: parts, ..Choice::text("") }];
+        assert!(weight(ChatCompletion { choices, ..ChatCompletion::default() }) > 10_000);
     }
 }

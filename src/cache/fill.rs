@@ -68,17 +68,17 @@ impl Parts {
     }
 
     /// The answer has come whole: keep it if it may be kept, and tell.
-    async fn land(&self, probe: &Probe, answer: ChatResponse, chunks: Vec<Arc<ChatChunk>>) -> FlightEvent {
-        let mut trace = *answer.trace();
-        let usage = answer.usage.as_ref();
-        trace.cost = trace.cost.or_else(|| self.env.prices().cost(&answer.model, usage?));
+    async fn land(&self, probe: &Probe, mut answer: ChatResponse, chunks: Vec<Arc<ChatChunk>>) -> FlightEvent {
+        let billed = || self.env.prices().cost(&answer.model, answer.usage.as_ref()?);
+        let cost = answer.trace().cost.or_else(billed);
+        answer.trace_mut().cost = cost;
         let created = self.env.now();
-        let entry = Entry::new(probe, Arc::clone(answer.completion()), chunks.into(), created, self.ttl, trace.cost);
+        let entry = Entry::new(probe, Arc::clone(answer.completion()), chunks.into(), created, self.ttl, cost);
         let entry = Arc::new(entry);
         if entry.is_storable() && self.tier.as_dyn().put(probe, Arc::clone(&entry)).await.is_err() {
             self.shared.tier_errors.fetch_add(1, Ordering::Relaxed);
         }
-        FlightEvent::Landed(Landed { entry, trace })
+        FlightEvent::Landed(Landed { entry, answer })
     }
 
     pub(super) fn saved(&self, entry: &Entry, source: Source) -> Trace {
@@ -91,8 +91,8 @@ pub(super) fn fly(parts: Arc<Parts>, probe: Arc<Probe>, request: ChatRequest, st
     let opening = async move {
         // Another flight may have landed between our look-up and the start of this one.
         if let Some(entry) = parts.find(&probe).await {
-            let trace = parts.saved(&entry, parts.source);
-            return one(Ok(FlightEvent::Landed(Landed { entry, trace })));
+            let answer = entry.respond(parts.saved(&entry, parts.source));
+            return one(Ok(FlightEvent::Landed(Landed { entry, answer })));
         }
         if !streaming {
             return match parts.inner.chat(request).await {

@@ -12,24 +12,25 @@
 //! 3. Whoever adds to the log wakes everybody after adding.
 //! 4. The source is polled only when it was signalled since its last poll, and the signal is taken before polling: a
 //!    hundred listeners woken by one chunk do not poll it a hundred times, and no signal is lost in between.
-//! 5. Whoever lets go of the source looks for a signal once more: a listener that found it taken went to sleep on that.
+//! 5. Whoever lets go of the source without having added to the log looks for a signal once more, and wakes everybody
+//!    if there is one: a listener that found the source taken went to sleep on that. It does not poll again itself: a
+//!    source that signals while it is polled asks for a rest (tokio's budget does), and would be polled for ever.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_core::Stream;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Entry, Probe};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::ByFingerprint;
-use crate::types::{ChatChunk, Trace};
+use crate::types::{ChatChunk, ChatResponse};
 
 /// What a source yields: chunks, then the whole answer.
 pub(super) enum FlightEvent {
@@ -37,11 +38,11 @@ pub(super) enum FlightEvent {
     Landed(Landed),
 }
 
-/// A whole answer, and what happened to the call that brought it.
+/// A whole answer, as it is kept, and as the call that brought it gave it: with its trace and the facts told beside it.
 #[derive(Clone)]
 pub(super) struct Landed {
     pub(super) entry: Arc<Entry>,
-    pub(super) trace: Trace,
+    pub(super) answer: ChatResponse,
 }
 
 pub(super) type FlightSource = Pin<Box<dyn Stream<Item = Result<FlightEvent>> + Send>>;
@@ -118,6 +119,17 @@ struct Flight {
     source: Mutex<Option<FlightSource>>,
 }
 
+impl Flight {
+    /// Rule 5: whoever failed to get hold of the source meanwhile relies on us.
+    fn let_go(&self, place: MutexGuard<'_, Option<FlightSource>>) {
+        drop(place);
+        fence(Ordering::SeqCst);
+        if self.hub.1.load(Ordering::Acquire) {
+            self.hub.wake_all();
+        }
+    }
+}
+
 /// The log, and the flag that says whether the source has something new.
 struct Hub(Mutex<Log>, AtomicBool);
 
@@ -126,6 +138,8 @@ struct Log {
     chunks: Vec<Arc<ChatChunk>>,
     outcome: Option<Result<Landed>>,
     listeners: usize,
+    /// The leader left before the answer came: the first who hears it is the one it was paid for.
+    orphaned: bool,
     wakers: Vec<Option<Waker>>,
     free: Vec<usize>,
 }
@@ -162,16 +176,17 @@ pub(super) struct Listener {
     flights: Arc<Flights>,
     flight: Arc<Flight>,
     leader: bool,
+    told: bool,
     read: usize,
     slot: Option<usize>,
 }
 
 impl Listener {
     fn new(flights: &Arc<Flights>, flight: Arc<Flight>, leader: bool) -> Self {
-        Self { flights: Arc::clone(flights), flight, leader, read: 0, slot: None }
+        Self { flights: Arc::clone(flights), flight, leader, told: false, read: 0, slot: None }
     }
 
-    /// Whether it started the flight.
+    /// Whether the flight is its own: it started it, or it is the first to hear its answer after who did has left.
     pub(super) fn is_leader(&self) -> bool {
         self.leader
     }
@@ -206,8 +221,11 @@ impl Listener {
             self.read += 1;
             return Some(Ok(FlightEvent::Chunk(Arc::clone(chunk))));
         }
-        if let Some(outcome) = &log.outcome {
-            return Some(outcome.clone().map(FlightEvent::Landed));
+        if let Some(outcome) = log.outcome.clone() {
+            // A failure stays the leader's: a joiner may ask again where a leader may not.
+            self.leader |= outcome.is_ok() && std::mem::take(&mut log.orphaned);
+            self.told = true;
+            return Some(outcome.map(FlightEvent::Landed));
         }
         let slot = match self.slot {
             Some(slot) => slot,
@@ -227,9 +245,12 @@ impl Listener {
     /// Polls the source if it has something new and nobody else is at it; whether the log has grown.
     fn drive(&self) -> bool {
         let flight = &self.flight;
+        // Pairs with the fence in `let_go`: we see the source free, or who has it sees the signal that woke us.
+        fence(Ordering::SeqCst);
         let Some(mut place) = flight.source.try_lock() else { return false };
         let Some(source) = place.as_mut() else { return true };
         if !flight.hub.1.swap(false, Ordering::Acquire) {
+            flight.let_go(place);
             return false;
         }
         let waker = Waker::from(Arc::clone(&flight.hub));
@@ -238,9 +259,8 @@ impl Listener {
         POLLING.with_borrow_mut(Vec::pop);
         let outcome = match polled {
             Ok(Poll::Pending) => {
-                drop(place);
-                // Rule 5: whoever failed to get hold of the source meanwhile relies on us.
-                return flight.hub.1.load(Ordering::Acquire);
+                flight.let_go(place);
+                return false;
             }
             Ok(Poll::Ready(Some(Ok(FlightEvent::Chunk(chunk))))) => {
                 flight.hub.1.store(true, Ordering::Release);
@@ -273,14 +293,6 @@ fn drop_quietly(source: Option<FlightSource>) {
     let _ = catch_unwind(AssertUnwindSafe(move || drop(source)));
 }
 
-impl Future for Listener {
-    type Output = Result<Landed>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_landed(cx)
-    }
-}
-
 impl Drop for Listener {
     fn drop(&mut self) {
         let fingerprint = self.flight.probe.fingerprint();
@@ -292,6 +304,7 @@ impl Drop for Listener {
                 log.wakers[slot] = None;
                 log.free.push(slot);
             }
+            log.orphaned |= self.leader && !self.told;
             log.listeners -= 1;
             log.listeners == 0
         };

@@ -87,7 +87,9 @@ impl Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         if self.bytes.capacity() <= KEEP {
-            BUFFER.set(std::mem::take(&mut self.bytes));
+            let bytes = std::mem::take(&mut self.bytes);
+            // A call kept in another thread-local may be dropped after this thread's buffer: then there is none to refill.
+            let _ = BUFFER.try_with(|buffer| buffer.set(bytes));
         }
     }
 }
@@ -109,5 +111,20 @@ mod tests {
         assert!(!format!("{probe:?}").contains("secret"));
         assert_eq!(probe.key(), probe.key());
         assert_eq!(probe.key().to_hex().len(), 64);
+    }
+
+    /// Without care this ends the process: a panic while a thread's locals are destroyed aborts.
+    #[test]
+    fn a_probe_may_outlive_its_threads_buffer() {
+        thread_local! {
+            static KEPT: Cell<Option<Probe>> = const { Cell::new(None) };
+        }
+        let thread = std::thread::spawn(|| {
+            // Locals are destroyed last made first, so this one is made before the buffer.
+            KEPT.set(None);
+            let now = crate::Env::new().now();
+            KEPT.set(Some(Probe::chat(&ClientInfo::new("p"), &ChatRequest::new("m").user("hi"), now)));
+        });
+        assert!(thread.join().is_ok());
     }
 }

@@ -161,9 +161,11 @@ impl Cached {
 
     async fn miss(&self, mut probe: Probe, request: ChatRequest) -> Result<ChatResponse> {
         loop {
-            let listener = self.listen(probe, &request, false)?;
+            let mut listener = self.listen(probe, &request, false)?;
+            let landed = std::future::poll_fn(|cx| listener.poll_landed(cx)).await;
             let leader = listener.is_leader();
-            match listener.await {
+            match landed {
+                Ok(landed) if leader => return Ok(landed.answer),
                 Ok(landed) => return Ok(landed.entry.respond(self.trace(leader, &landed))),
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
                 Err(error) => return Err(error),
@@ -185,17 +187,16 @@ impl Cached {
     }
 
     fn trace(&self, leader: bool, landed: &Landed) -> Trace {
-        if leader { landed.trace } else { self.0.saved(&landed.entry, Source::Coalesced) }
+        if leader { *landed.answer.trace() } else { self.0.saved(&landed.entry, Source::Coalesced) }
     }
 
     /// What a listener hears, as a stream.
     fn stream(&self, listener: Listener, first: FlightEvent) -> ChatStream {
-        let leader = listener.is_leader();
-        let source = if leader { Source::Upstream } else { Source::Coalesced };
+        let source = if listener.is_leader() { Source::Upstream } else { Source::Coalesced };
         let opening = Trace { source, ..Trace::default() };
         if let FlightEvent::Landed(landed) = &first {
             // The flight was a call, not a stream: its answer comes as one chunk.
-            return landed.entry.replay(self.trace(leader, landed));
+            return landed.entry.replay(self.trace(listener.is_leader(), landed));
         }
         let this = Self(Arc::clone(&self.0));
         let (mut listener, mut first) = (listener, Some(first));
@@ -208,7 +209,7 @@ impl Cached {
                 FlightEvent::Chunk(chunk) => StreamEvent::Chunk(chunk),
                 FlightEvent::Landed(landed) => {
                     let usage = landed.entry.completion().usage.clone();
-                    StreamEvent::Finish(Box::new(Finish { usage, trace: this.trace(leader, &landed) }))
+                    StreamEvent::Finish(Box::new(Finish { usage, trace: this.trace(listener.is_leader(), &landed) }))
                 }
             })))
         }))

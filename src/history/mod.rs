@@ -69,19 +69,19 @@ impl<'a> TokenBudget<'a> {
     /// A number of tokens the prompt certainly does not exceed, found without counting; `None` when only counting can
     /// tell. No token is shorter than a byte.
     pub fn upper_bound(&self, messages: &Messages) -> Option<u64> {
-        /// Role, separators and priming, generously.
+        /// Separators and priming, generously.
         const PER_MESSAGE: usize = 16;
         if !self.body.tools.is_empty() || self.body.response_format.is_some() {
             return None;
         }
         let mut bytes = PER_MESSAGE;
         for message in messages.iter() {
-            let Message { content, name, tool_calls, refusal, .. } = &**message;
+            let Message { role, content, name, tool_calls, refusal, .. } = &**message;
             let Some(Content::Text(text)) = content else { return None };
             if !tool_calls.is_empty() || refusal.is_some() {
                 return None;
             }
-            bytes += PER_MESSAGE + text.len() + name.as_ref().map_or(0, String::len);
+            bytes += PER_MESSAGE + role.as_str().len() + text.len() + name.as_ref().map_or(0, String::len);
         }
         Some(bytes as u64)
     }

@@ -144,6 +144,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_role_of_any_length_counts() {
+        let speaker = Message::new(Role::from("a, b; ".repeat(50).as_str()), "hello");
+        let request = ChatRequest::new("gpt-4o").user("short").message(speaker);
+        assert_eq!(fit(&Window::tokens(100), &request).await.unwrap_err().kind(), ErrorKind::ContextLength);
+    }
+
+    #[tokio::test]
     async fn a_prompt_that_fits_by_its_bytes_is_returned_as_it_is() {
         #[derive(Debug)]
         struct NeverCounts;

@@ -204,7 +204,10 @@ impl Metrics {
                 }
             }
             Outcome::Failed(error) if error.status() == Some(429) => handles.rate_limited.increment(1),
-            Outcome::Failed(_) => handles.attempts_failed.increment(1),
+            Outcome::Failed(error) => {
+                handles.attempts_failed.increment(1);
+                handles.unpriced.increment(u64::from(error.usage().is_some() || record.first_chunk.is_some()));
+            }
             Outcome::Abandoned => handles.unpriced.increment(1),
         }
     }

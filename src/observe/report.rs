@@ -46,7 +46,8 @@ pub struct Report {
     pub trimmed_tokens: u64,
     /// Dollars spent on attempts whose price is known.
     pub cost: Cost,
-    /// Attempts whose cost is unknown: no price for the model, no usage, or abandoned. Not part of `cost`.
+    /// Attempts whose cost is unknown: no price for the model, no usage, abandoned, or broken off after their first
+    /// chunk. Not part of `cost`.
     pub unpriced_attempts: u64,
     /// Tokens that hits and shared flights saved.
     pub saved_tokens: u64,

@@ -90,8 +90,10 @@ impl Stats {
                 if error.kind() == ErrorKind::RateLimited || error.status() == Some(429) {
                     add(&shard.rate_limited, 1);
                 }
-                // A failed attempt is not billed, unless it says what it used.
-                (error.usage(), error.usage().is_none().then_some(Cost::ZERO))
+                // A failed attempt is not billed, unless it says what it used. One that broke off in the middle of its
+                // answer is, but nobody says how much.
+                let unbilled = error.usage().is_none() && record.first_chunk.is_none();
+                (error.usage(), unbilled.then_some(Cost::ZERO))
             }
             Outcome::Abandoned => {
                 // What the provider bills for an answer nobody waited for is not known.

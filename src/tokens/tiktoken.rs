@@ -153,6 +153,7 @@ impl TokenCounter for Tiktoken {
         let tools: u64 = body.tools.iter().map(|tool| self.json(encoding, tool)).sum();
         let format = match &body.response_format {
             Some(ResponseFormat::JsonSchema { json_schema }) => self.json(encoding, json_schema),
+            Some(ResponseFormat::Other(format)) => self.json(encoding, format),
             _ => 0,
         };
         messages + tools + format + PER_REPLY
@@ -200,6 +201,20 @@ mod tests {
         let counter = Tiktoken::new();
         let blanks = counter.text("gpt-5", &" ".repeat(1_000_000));
         assert!((1..=1_000_000).contains(&blanks), "{blanks}");
+    }
+
+    #[test]
+    fn a_schema_counts_whatever_it_is_wrapped_in() {
+        let request = |format: serde_json::Value| {
+            let mut request = ChatRequest::new("gpt-4o").user("hi");
+            request.response_format = serde_json::from_value(format).ok();
+            Tiktoken::new().request(&request)
+        };
+        let schema =
+            serde_json::json!({"properties": {"a": {"type": "string", "description": "one of several words"}}});
+        let plain = request(serde_json::json!({"type": "json_object"}));
+        let wrapped = serde_json::json!({"type": "json_object", "schema": schema});
+        assert!(request(wrapped) > plain + 10);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::message::null_as_default;
 use super::{Extensions, Extra, Trace, Usage};
 use crate::error::{Error, Result};
 
@@ -99,13 +100,13 @@ impl EmbedRequest {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct EmbedResponse {
     /// `list`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub object: String,
     /// One vector per input; `index` says which.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub data: Vec<Embedding>,
     /// The model that answered.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub model: String,
     /// What it used, if the provider said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,7 +123,7 @@ pub struct EmbedResponse {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Embedding {
     /// Which input it belongs to.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub index: usize,
     /// The vector.
     pub embedding: Vector,

@@ -133,13 +133,13 @@ pub struct InputAudio {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// The id its result must carry.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub id: String,
     /// `function` today.
-    #[serde(rename = "type", default = "function_type")]
+    #[serde(rename = "type", default = "function_type", deserialize_with = "null_as_function")]
     pub kind: String,
     /// What to call.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub function: FunctionCall,
     /// Unknown fields.
     #[serde(flatten)]
@@ -150,14 +150,18 @@ fn function_type() -> String {
     "function".to_owned()
 }
 
+fn null_as_function<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(function_type))
+}
+
 /// A function's name and its arguments as the model wrote them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FunctionCall {
     /// The function.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub name: String,
     /// JSON text, which models get wrong at times: not parsed here.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub arguments: String,
     /// Unknown fields.
     #[serde(flatten)]
@@ -176,7 +180,7 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Tools the assistant wants called.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub tool_calls: Vec<ToolCall>,
     /// Which call this `tool` message answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,12 +193,13 @@ pub struct Message {
     pub extra: Extra,
 }
 
-pub(super) fn null_as_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+/// Some endpoints write `null` for what they have nothing to say about; that is no reason to refuse an answer.
+pub(super) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
-    T: Deserialize<'de>,
+    T: Deserialize<'de> + Default,
 {
-    Ok(Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default())
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Message {

@@ -11,6 +11,7 @@ mod model;
 mod open_enum;
 mod request;
 mod response;
+mod response_format;
 mod stream;
 mod trace;
 mod usage;
@@ -22,8 +23,9 @@ pub use message::{
     Content, Extra, FunctionCall, ImageDetail, ImageUrl, InputAudio, Message, Messages, Part, Role, ToolCall,
 };
 pub use model::{Cost, Price, PriceTable};
-pub use request::{ChatBody, ChatRequest, FunctionDef, ResponseFormat, Stop, Tool, ToolChoice};
+pub use request::{ChatBody, ChatRequest, FunctionDef, Stop, Tool, ToolChoice};
 pub use response::{ChatCompletion, ChatResponse, Choice, FinishReason};
+pub use response_format::ResponseFormat;
 pub use stream::{
     Assembler, ChatChunk, ChatStream, ChunkChoice, Delta, Finish, FunctionCallDelta, StreamEvent, ToolCallDelta,
 };

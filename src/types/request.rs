@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::message::null_as_empty;
-use super::{Extensions, Extra, Message, Messages};
+use super::message::null_as_default;
+use super::{Extensions, Extra, Message, Messages, ResponseFormat};
 use crate::error::{Error, Result};
 
 /// A chat request: the body that goes on the wire, and the [`Extensions`] that do not.
@@ -77,7 +77,7 @@ pub struct ChatBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Tools the model may call.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub tools: Vec<Tool>,
     /// Which tool it may or must call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,25 +161,6 @@ pub enum ToolChoice {
     Mode(String),
     /// A particular tool, as the provider writes it.
     Named(Value),
-}
-
-/// The form the answer must have.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ResponseFormat {
-    /// Free text.
-    Text,
-    /// Any JSON object.
-    JsonObject,
-    /// JSON of this schema: `{"name", "schema", "strict"}`.
-    JsonSchema {
-        /// The schema object.
-        json_schema: Value,
-    },
-    /// A form this version does not know, kept whole.
-    #[serde(untagged)]
-    Other(Value),
 }
 
 impl ChatRequest {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::message::null_as_empty;
+use super::message::null_as_default;
 use super::open_enum::open_enum;
 use super::{Extensions, Extra, Message, Role, Trace, Usage};
 
@@ -31,19 +31,19 @@ open_enum! {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChatCompletion {
     /// The provider's id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub id: String,
     /// `chat.completion`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub object: String,
     /// Unix seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub created: u64,
     /// The model that answered, which may be a dated name of the one asked for.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub model: String,
     /// The answers, usually one.
-    #[serde(default, deserialize_with = "null_as_empty")]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub choices: Vec<Choice>,
     /// What it used, if the provider said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ pub struct ChatCompletion {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
     /// Its place.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub index: u32,
     /// What the model says.
     pub message: Message,
@@ -180,5 +180,38 @@ impl Deref for ChatResponse {
 impl From<ChatCompletion> for ChatResponse {
     fn from(completion: ChatCompletion) -> Self {
         Self::new(completion)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nulls_in_an_answer_are_understood() {
+        let sparse = json!({
+            "id": null, "object": null, "created": null, "model": null,
+            "choices": [{"index": null, "finish_reason": "tool_calls", "message": {"role": "assistant", "content": null,
+                "tool_calls": [{"id": null, "type": null, "function": {"name": "f", "arguments": null}}]}}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": null,
+                "prompt_tokens_details": {"cached_tokens": null}, "completion_tokens_details": null}
+        });
+        let completion: ChatCompletion = serde_json::from_value(sparse).unwrap();
+        let call = &completion.choices[0].message.tool_calls[0];
+        assert_eq!(
+            (call.kind.as_str(), call.function.name.as_str(), call.function.arguments.as_str()),
+            ("function", "f", "")
+        );
+        let usage = completion.usage.unwrap();
+        assert_eq!((usage.prompt_tokens, usage.cached_tokens()), (3, 0));
+    }
+
+    #[test]
+    fn nulls_in_a_chunk_are_understood() {
+        let sparse = json!({"id": null, "created": null, "choices": [{"index": null, "delta": null},
+            {"delta": {"tool_calls": [{"index": null, "id": null, "function": {"name": null, "arguments": "{}"}}]}}]});
+        let chunk: crate::types::ChatChunk = serde_json::from_value(sparse).unwrap();
+        assert_eq!(chunk.choices.len(), 2);
     }
 }

@@ -5,18 +5,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Extra;
+use super::message::null_as_default;
 
 /// Tokens of one call as the provider counted them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Input tokens, cached ones included.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub prompt_tokens: u64,
     /// Output tokens, reasoning included.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub completion_tokens: u64,
     /// The sum.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub total_tokens: u64,
     /// How the input divides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,7 +63,7 @@ impl Usage {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PromptTokensDetails {
     /// Served from the provider's prompt cache.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub cached_tokens: u64,
     /// Unknown fields.
     #[serde(flatten)]
@@ -73,7 +74,7 @@ pub struct PromptTokensDetails {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CompletionTokensDetails {
     /// Spent on reasoning.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub reasoning_tokens: u64,
     /// Unknown fields.
     #[serde(flatten)]

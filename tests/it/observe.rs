@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sluicegate::cache::Cache;
 use sluicegate::testing::{Gate, Reply, Scripted};
-use sluicegate::types::{ChatRequest, Cost, Price, PriceTable, Tenant, Usage};
+use sluicegate::types::{ChatChunk, ChatRequest, Cost, Price, PriceTable, Tenant, Usage};
 use sluicegate::{Error, ErrorKind, OptimizedClient, Retry};
 
 fn ask(text: &str) -> ChatRequest {
@@ -135,4 +135,17 @@ fn metrics_have_the_conventions_names_and_no_private_labels() {
     ));
     assert!(find("gen_ai.client.operation.duration", Some(("gen_ai.request.model", "gpt-5-mini"))).is_some());
     assert!(!format!("{metrics:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_costs_something_unknown() {
+    let down = || Error::new(ErrorKind::Network, "test", "down");
+    let half = vec![ChatChunk::text_delta("gpt-5-mini", "half")];
+    for (reply, unpriced) in [(Reply::Break(half, down()), 1), (Reply::Break(vec![], down()), 0)] {
+        let client = OptimizedClient::builder(Scripted::new().then(reply)).build().unwrap();
+        let stream = client.chat_stream(ChatRequest::new("gpt-5-mini").user("hi")).await.unwrap();
+        assert!(stream.collect().await.is_err());
+        let report = client.report();
+        assert_eq!((report.attempts, report.cost, report.unpriced_attempts), (1, Cost::ZERO, unpriced));
+    }
 }

@@ -8,7 +8,8 @@ use sluicegate::cache::{Cache, CacheLayer};
 use sluicegate::providers::client_fn;
 use sluicegate::testing::{Gate, Reply, Scripted};
 use sluicegate::types::{
-    ChatCompletion, ChatRequest, ChatResponse, ChatStream, Choice, Deadline, FinishReason, Source, StreamEvent, Tenant,
+    ChatChunk, ChatCompletion, ChatRequest, ChatResponse, ChatStream, Choice, Deadline, FinishReason, RateLimits,
+    Source, StreamEvent, Tenant,
 };
 use sluicegate::{Env, Error, ErrorKind, Layer, LlmClient, OptimizedClient};
 
@@ -158,6 +159,12 @@ async fn a_cancelled_leader_leaves_the_flight_to_the_others() {
         gate.open();
         assert_eq!(follower.await.unwrap(), "a b c");
         assert_eq!((upstream.calls(), layer.open_flights()), (1, 0));
+        let report = client.report();
+        assert_eq!(
+            (report.attempts, report.coalesced, report.saved_tokens),
+            (1, 0, 0),
+            "it was paid for once, for one"
+        );
     }
 }
 
@@ -311,6 +318,27 @@ async fn memory_stays_within_entries_and_bytes() {
     }
 }
 
+#[tokio::test]
+async fn facts_told_beside_an_answer_reach_the_caller_that_went_upstream() {
+    let client = client_fn(|_| async { Ok(ChatResponse::from_text("fine").with(RateLimits::default())) });
+    let client = OptimizedClient::builder(client).cache(Cache::memory(10)).build().unwrap();
+    let told = async || client.chat(question()).await.unwrap().extension::<RateLimits>().is_some();
+    assert_eq!((told().await, told().await), (true, false), "stale on a hit");
+}
+
+#[tokio::test]
+async fn a_cache_of_one_keeps_one() {
+    let upstream = Arc::new(Scripted::new());
+    let client = OptimizedClient::builder(Arc::clone(&upstream)).cache(Cache::memory(1)).build().unwrap();
+    let ask = |text: &str| client.chat(ChatRequest::new("m").user(text));
+    for text in ["a", "a", "b", "b"] {
+        ask(text).await.unwrap();
+    }
+    assert_eq!(upstream.calls(), 2);
+    ask("a").await.unwrap();
+    assert_eq!(upstream.calls(), 3, "it holds at most one");
+}
+
 /// A client that asks the cache it is wrapped in for the request it is answering.
 #[tokio::test]
 async fn a_request_inside_its_own_flight_is_refused_rather_than_waiting_for_itself() {
@@ -434,4 +462,30 @@ fn a_signal_during_a_poll_is_not_lost_on_those_who_found_the_source_taken() {
     assert!(woken.0.load(Ordering::SeqCst), "nobody will ever poll again");
     let answer = second.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(matches!(answer, Poll::Ready(Ok(_))));
+}
+
+/// Beyond tokio's budget of 128 a channel says "not now" and signals at once, and the budget only comes back when the task
+/// has let go: a listener that polled on would poll for ever.
+#[test]
+fn a_source_that_asks_for_a_rest_gets_it() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // In `block_on` of this flavour the signal comes during the poll, not after it.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let text = runtime.block_on(async {
+            let client = client_fn(|_| async { Ok(ChatResponse::from_text("")) }).with_stream(|_| async {
+                let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+                for _ in 0..1_000 {
+                    let chunk = ChatChunk::text_delta("m", "x");
+                    sender.send(Ok(StreamEvent::Chunk(Arc::new(chunk)))).unwrap();
+                }
+                sender.send(Ok(StreamEvent::Finish(Box::default()))).unwrap();
+                Ok(ChatStream::new(futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx))))
+            });
+            let client = OptimizedClient::builder(client).cache(Cache::memory(10)).build().unwrap();
+            client.chat_stream(question()).await.unwrap().collect().await.unwrap().text().to_owned()
+        });
+        done.send(text.len()).unwrap();
+    });
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(30)), Ok(1_000));
 }

@@ -34,8 +34,9 @@ impl Memory {
             return Err(Error::config("cache", "max_bytes", bytes, advice));
         }
         // quick_cache knows one capacity. Bytes are it, and no entry counts for less than an equal share of them: so
-        // neither limit can be passed.
-        let share = bytes.div_ceil(entries as u64);
+        // neither limit can be passed. A single entry counts for a little more than half, because quick_cache takes none
+        // that fills its whole capacity.
+        let share = if entries == 1 { bytes / 2 + 1 } else { bytes.div_ceil(entries as u64) };
         let options = OptionsBuilder::new().estimated_items_capacity(entries).weight_capacity(bytes).build();
         let options = options.map_err(|error| Error::new(crate::ErrorKind::Config, "cache", error.to_string()))?;
         let entries =

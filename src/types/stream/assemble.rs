@@ -12,8 +12,11 @@ use crate::types::{ChatCompletion, Choice, Content, Extra, FunctionCall, Message
 #[derive(Debug, Default)]
 pub struct Assembler {
     completion: ChatCompletion,
-    choices: BTreeMap<u32, (Choice, BTreeMap<u32, ToolCall>)>,
+    choices: BTreeMap<u32, (Choice, Calls)>,
 }
+
+/// Tool calls by index; several under one index where the endpoint gives them all the same, or none.
+type Calls = BTreeMap<u32, Vec<ToolCall>>;
 
 impl Assembler {
     /// Nothing yet.
@@ -38,7 +41,7 @@ impl Assembler {
                 let message = Message::empty(Role::Assistant);
                 let choice =
                     Choice { index: piece.index, message, finish_reason: None, logprobs: None, extra: Extra::new() };
-                (choice, BTreeMap::new())
+                (choice, Calls::new())
             });
             push_choice(choice, calls, piece);
         }
@@ -51,7 +54,7 @@ impl Assembler {
             .choices
             .into_values()
             .map(|(mut choice, calls)| {
-                choice.message.tool_calls = calls.into_values().collect();
+                choice.message.tool_calls = calls.into_values().flatten().collect();
                 choice
             })
             .collect();
@@ -59,7 +62,7 @@ impl Assembler {
     }
 }
 
-fn push_choice(choice: &mut Choice, calls: &mut BTreeMap<u32, ToolCall>, piece: &ChunkChoice) {
+fn push_choice(choice: &mut Choice, calls: &mut Calls, piece: &ChunkChoice) {
     let message = &mut choice.message;
     if let Some(role) = &piece.delta.role {
         message.role = role.clone();
@@ -74,8 +77,16 @@ fn push_choice(choice: &mut Choice, calls: &mut BTreeMap<u32, ToolCall>, piece: 
         message.refusal.get_or_insert_default().push_str(text);
     }
     append(&mut message.extra, &piece.delta.extra);
-    for call in &piece.delta.tool_calls {
-        push_call(calls.entry(call.index).or_insert_with(empty_call), call);
+    for piece in &piece.delta.tool_calls {
+        let same_index = calls.entry(piece.index).or_default();
+        match same_index.last_mut().filter(|call| !begins_another(call, piece)) {
+            Some(call) => push_call(call, piece),
+            None => {
+                let mut call = empty_call();
+                push_call(&mut call, piece);
+                same_index.push(call);
+            }
+        }
     }
     if piece.finish_reason.is_some() {
         choice.finish_reason.clone_from(&piece.finish_reason);
@@ -87,6 +98,14 @@ fn push_choice(choice: &mut Choice, calls: &mut BTreeMap<u32, ToolCall>, piece: 
         }
     }
     replace(&mut choice.extra, &piece.extra);
+}
+
+/// Whether a piece begins another call than this one of the same index: it has an id of its own, and a name. Some
+/// endpoints make up a new id for each piece, but only the first piece has a name.
+fn begins_another(call: &ToolCall, piece: &ToolCallDelta) -> bool {
+    let id = piece.id.as_deref().unwrap_or_default();
+    let name = piece.function.as_ref().and_then(|function| function.name.as_deref()).unwrap_or_default();
+    !call.id.is_empty() && !id.is_empty() && call.id != id && !call.function.name.is_empty() && !name.is_empty()
 }
 
 fn empty_call() -> ToolCall {
@@ -192,6 +211,20 @@ mod tests {
                 {"index": 1, "finish_reason": "stop", "message": {"role": "assistant", "content": "other"}}]
         });
         assert_eq!(whole, expected);
+    }
+
+    #[test]
+    fn calls_without_an_index_stay_apart() {
+        let whole = assemble(&[
+            json!({"choices": [{"delta": {"tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}},
+                {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "{\"a\":"}}]}}]}),
+            json!({"choices": [{"delta": {"tool_calls": [{"id": "made-up", "function": {"arguments": "2}"}}]}}]}),
+        ]);
+        let expected = json!([
+            {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}},
+            {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "{\"a\":2}"}}]);
+        assert_eq!(whole["choices"][0]["message"]["tool_calls"], expected);
     }
 
     #[test]
