@@ -1,8 +1,9 @@
 //! Admission: limits, order, hand-over, and what a dropped call leaves behind.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -438,6 +439,66 @@ async fn a_head_dropped_on_its_timer_lets_the_next_one_in() {
     )
     .await;
     assert!(waits.lock().iter().all(|wait| *wait <= SECOND), "{:?}", waits.lock());
+}
+
+/// Real threads, real time: what is asserted does not depend on how they interleave.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_that_admit_settle_and_give_up_leave_nothing_behind() {
+    const TASKS: u64 = 48;
+    let gate = gate(Admission::new().concurrency(3).rpm(u32::MAX).tpm(u32::MAX).queue(TASKS as usize));
+    let idle = gate.load();
+    let admitted = Arc::new(AtomicUsize::new(0));
+    let peak = Arc::new(AtomicUsize::new(0));
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|seed| {
+            let (gate, admitted, peak) = (gate.clone(), Arc::clone(&admitted), Arc::clone(&peak));
+            tokio::spawn(async move {
+                let random = SeededRandom::new(seed);
+                for _ in 0..150 {
+                    let draw = random.next();
+                    let priority = [Priority::Low, Priority::Normal, Priority::High][(draw % 3) as usize];
+                    let job = Job::new("m").tokens(draw >> 8 & 0xfff, draw >> 20 & 0xfff).priority(priority);
+                    let mut turn = gate.admit(&job);
+                    // Every fourth gives up after a few polls, granted or not.
+                    let patience = if draw >> 32 & 3 == 0 { draw >> 34 & 7 } else { u64::MAX };
+                    let mut polls = 0;
+                    let permit = poll_fn(|cx| match turn.as_mut().poll(cx) {
+                        Poll::Ready(permit) => Poll::Ready(Some(permit.unwrap())),
+                        Poll::Pending if polls >= patience => Poll::Ready(None),
+                        Poll::Pending => {
+                            polls += 1;
+                            if patience < u64::MAX {
+                                cx.waker().wake_by_ref();
+                            }
+                            Poll::Pending
+                        }
+                    })
+                    .await;
+                    drop(turn);
+                    let Some(permit) = permit else { continue };
+                    peak.fetch_max(admitted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    if draw >> 40 & 1 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    admitted.fetch_sub(1, Ordering::SeqCst);
+                    match draw >> 41 & 3 {
+                        0 => drop(permit),
+                        1 => permit.settle(Outcome::answered(None, SECOND)),
+                        _ => permit.settle(Outcome::answered(Some(&Usage::new(draw >> 50, 3)), SECOND)),
+                    }
+                }
+            })
+        })
+        .collect();
+    let all = async {
+        for task in tasks {
+            task.await.unwrap();
+        }
+    };
+    // Far above what it takes, so that only a lost wake-up gets there.
+    tokio::time::timeout(60 * SECOND, all).await.expect("a task hangs");
+    assert!(peak.load(Ordering::SeqCst) <= 3);
+    assert_eq!(gate.load(), idle);
 }
 
 #[tokio::test(start_paused = true)]
