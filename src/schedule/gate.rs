@@ -149,7 +149,7 @@ impl Shared {
         if let Some(grant) = core.take_ahead(job.priority, input, tokens, now) {
             return Ok(Entry::Admitted(grant));
         }
-        if let Some(start) = core.rates.earliest(tokens, now).filter(|start| too_late(*start)) {
+        if let Some(start) = core.earliest(tokens, now).filter(|start| too_late(*start)) {
             let wait = start.saturating_duration_since(now).as_millis();
             let message = format!("the limits per minute allow it in {wait} ms at the earliest, after its deadline");
             return refuse(ErrorKind::Deadline, message);

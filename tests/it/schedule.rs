@@ -441,6 +441,20 @@ async fn a_head_dropped_on_its_timer_lets_the_next_one_in() {
     assert!(waits.lock().iter().all(|wait| *wait <= SECOND), "{:?}", waits.lock());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_a_refund_can_still_meet_is_not_refused() {
+    let gate = gate(Admission::new().tpm(60_000));
+    let early = gate.admit(&Job::new("m").tokens(1_000, 29_000)).await.unwrap();
+    let deadline = Some(now() + 10 * SECOND);
+    let waiter = tokio::spawn({
+        let gate = gate.clone();
+        async move { gate.admit(&Job::new("m").tokens(100, 0).deadline(deadline)).await }
+    });
+    sleep(SECOND).await;
+    early.settle(Outcome::answered(Some(&Usage::new(1_000, 10)), SECOND));
+    assert_eq!(soon(waiter).await.unwrap().queued(), SECOND);
+}
+
 /// Real threads, real time: what is asserted does not depend on how they interleave.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn threads_that_admit_settle_and_give_up_leave_nothing_behind() {
