@@ -132,7 +132,11 @@ impl Shared {
             return Err(shut_down());
         }
         // Sums of reservations must not overflow, whatever a job claims.
-        let (input, tokens) = (job.input_tokens, job.total_tokens().min(1 << 40));
+        let (input, mut tokens) = (job.input_tokens, job.total_tokens().min(1 << 40));
+        if job.output_is_guess {
+            // Whoever asks for no more than the limit must not be kept out for ever by what others were answered.
+            tokens = tokens.min(self.most_tokens.unwrap_or(u64::MAX).max(input.min(tokens)));
+        }
         if let Some(most) = self.most_tokens.filter(|most| tokens > *most) {
             let remedy = format!(
                 "above the limit of {most} tokens per minute, so it can never start; shorten the prompt, set a lower \

@@ -455,6 +455,18 @@ async fn a_deadline_that_a_refund_can_still_meet_is_not_refused() {
     assert_eq!(soon(waiter).await.unwrap().queued(), SECOND);
 }
 
+#[tokio::test(start_paused = true)]
+async fn long_answers_never_lock_a_client_out() {
+    let long = Usage::new(20, 1_000_000);
+    let client = Arc::new(Scripted::new().usage(Some(long)));
+    let layer = ScheduleLayer::from(Admission::new().tpm(30_000));
+    let llm = layer.wrap(client.clone(), &Env::new()).unwrap();
+    for call in 1..=5 {
+        llm.chat(ChatRequest::new("m").user("hello")).await.unwrap();
+        assert_eq!(client.calls(), call);
+    }
+}
+
 /// Real threads, real time: what is asserted does not depend on how they interleave.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn threads_that_admit_settle_and_give_up_leave_nothing_behind() {
