@@ -177,9 +177,9 @@ async fn tokens_are_reserved_then_put_right() {
     let job = Job::new("m").tokens(600, 400);
     let permit = gate.admit(&job).await.unwrap();
     assert_eq!(gate.load().reserved_tokens, 1_000);
-    permit.settle(Outcome::answered(Some(&Usage::new(600, 100).with_cached(500)), SECOND));
+    permit.settle(Outcome::answered(Some(&Usage::new(150, 50).with_cached(128)), SECOND));
     assert_eq!(gate.load().reserved_tokens, 0);
-    // 200 were used, so 800 are there at once; the next thousand need the 200 more, and then those themselves.
+    // 200 were used, cached or not, so 800 are there at once; the next thousand need the 200 more, and then those themselves.
     let permit = gate.admit(&Job::new("m").tokens(800, 0)).now_or_never().unwrap().unwrap();
     assert!(gate.admit(&job).now_or_never().is_none());
     drop(permit);
