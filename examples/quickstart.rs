@@ -110,11 +110,13 @@ fn optimized(client: impl LlmClient, limits_known: bool) -> sluicegate::Result<O
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
-    let real = std::env::var("OPENAI_BASE_URL").is_ok() || std::env::var("OPENAI_API_KEY").is_ok();
-    let model = match std::env::var("OPENAI_MODEL") {
-        Ok(model) => model,
-        Err(_) if real => return Err("set OPENAI_MODEL to a model of that endpoint".into()),
-        Err(_) => "gpt-5-mini".to_owned(),
+    // An empty one counts as unset, as for the client.
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let real = set("OPENAI_BASE_URL").is_some() || set("OPENAI_API_KEY").is_some();
+    let model = match set("OPENAI_MODEL") {
+        Some(model) => model,
+        None if real => return Err("set OPENAI_MODEL to a model of that endpoint".into()),
+        None => "gpt-5-mini".to_owned(),
     };
     let mut load = load::read(&model)?;
     load.truncate(options.limit);

@@ -115,7 +115,13 @@ impl RetryClient {
                 Err(error) => error,
             };
             own += 1;
-            upstream = add(upstream, error.attempts());
+            upstream = match error.kind() {
+                // Refused on this side: nothing was sent, unless somebody counted.
+                ErrorKind::Overloaded | ErrorKind::Deadline | ErrorKind::Shutdown => {
+                    upstream.saturating_add(error.attempts())
+                }
+                _ => add(upstream, error.attempts()),
+            };
             let deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
             let verdict = match self.policy.decide(own, &error, deadline, &self.env, &mut tab) {
                 Decision::GiveUp(verdict) => verdict,

@@ -58,7 +58,8 @@ impl Admission {
     /// Tokens per minute at most, input and output together; at least 1. Unlimited unless set.
     ///
     /// A call reserves an estimate when it starts, and the reservation is put right when the provider has counted
-    /// ([`Outcome::charged_tokens`](super::Outcome::charged_tokens)). A call estimated above this limit is refused.
+    /// ([`Outcome::charged_tokens`](super::Outcome::charged_tokens)). A call whose prompt and output limit are above this
+    /// one is refused; an answer without a limit is guessed to fit.
     #[must_use]
     pub fn tpm(mut self, tokens: u32) -> Self {
         self.tpm = Some(tokens);

@@ -33,7 +33,7 @@ pub(super) struct Core {
     concurrency: usize,
     in_flight: usize,
     reserved: u64,
-    pub(super) rates: Rates,
+    rates: Rates,
     pub(super) queue: Queue,
     /// Let in, and not polled since.
     pub(super) granted: HashMap<Place, Grant>,
@@ -84,6 +84,12 @@ impl Core {
     /// Enters the queue. The real waker comes with the first poll, which must follow at once.
     pub(super) fn enter(&mut self, priority: Priority, input: u64, tokens: u64) -> Place {
         self.queue.enter(priority, Waiter { input, tokens, waker: Waker::noop().clone() })
+    }
+
+    /// The earliest moment at which so many tokens could start, as far as the rates can tell: a call in flight may end
+    /// at once and give back all it reserved.
+    pub(super) fn earliest(&mut self, tokens: u64, now: Instant) -> Option<Instant> {
+        self.rates.earliest(tokens, self.reserved, now)
     }
 
     /// Takes a place and both rates, all or nothing.

@@ -30,6 +30,7 @@ pub(super) struct Estimator {
 pub(super) struct Estimate {
     pub(super) input: u64,
     pub(super) output: u64,
+    pub(super) output_is_guess: bool,
     bytes: u64,
     choices: u64,
 }
@@ -49,7 +50,8 @@ impl Estimator {
             + body.response_format.as_ref().map_or(0, json_bytes);
         let choices = u64::from(body.n.unwrap_or(1).max(1));
         let answer = body.output_limit().map_or_else(|| read(&self.tokens_per_answer).ceil() as u64, u64::from);
-        Estimate { input: self.input(bytes), output: answer.saturating_mul(choices), bytes, choices }
+        let (input, output) = (self.input(bytes), answer.saturating_mul(choices));
+        Estimate { input, output, output_is_guess: body.output_limit().is_none(), bytes, choices }
     }
 
     pub(super) fn embed(&self, input: &EmbedInput) -> Estimate {
@@ -60,7 +62,8 @@ impl Estimator {
             EmbedInput::TokenLists(lists) => (0, lists.iter().map(Vec::len).sum()),
         };
         let bytes = bytes as u64;
-        Estimate { input: self.input(bytes) + tokens as u64, output: 0, bytes, choices: 0 }
+        let input = self.input(bytes) + tokens as u64;
+        Estimate { input, output: 0, output_is_guess: false, bytes, choices: 0 }
     }
 
     fn input(&self, bytes: u64) -> u64 {

@@ -132,7 +132,11 @@ impl Shared {
             return Err(shut_down());
         }
         // Sums of reservations must not overflow, whatever a job claims.
-        let (input, tokens) = (job.input_tokens, job.total_tokens().min(1 << 40));
+        let (input, mut tokens) = (job.input_tokens, job.total_tokens().min(1 << 40));
+        if job.output_is_guess {
+            // Whoever asks for no more than the limit must not be kept out for ever by what others were answered.
+            tokens = tokens.min(self.most_tokens.unwrap_or(u64::MAX).max(input.min(tokens)));
+        }
         if let Some(most) = self.most_tokens.filter(|most| tokens > *most) {
             let remedy = format!(
                 "above the limit of {most} tokens per minute, so it can never start; shorten the prompt, set a lower \
@@ -149,7 +153,7 @@ impl Shared {
         if let Some(grant) = core.take_ahead(job.priority, input, tokens, now) {
             return Ok(Entry::Admitted(grant));
         }
-        if let Some(start) = core.rates.earliest(tokens, now).filter(|start| too_late(*start)) {
+        if let Some(start) = core.earliest(tokens, now).filter(|start| too_late(*start)) {
             let wait = start.saturating_duration_since(now).as_millis();
             let message = format!("the limits per minute allow it in {wait} ms at the earliest, after its deadline");
             return refuse(ErrorKind::Deadline, message);

@@ -66,10 +66,11 @@ impl Rates {
         Ok(Debit { tokens, fill })
     }
 
-    /// The earliest moment at which these tokens could start if nobody else did; `None` when that is now.
-    pub(super) fn earliest(&mut self, tokens: u64, now: Instant) -> Option<Instant> {
+    /// The earliest moment at which these tokens could start if nobody else did and all that is reserved now were
+    /// given back; `None` when that is now.
+    pub(super) fn earliest(&mut self, tokens: u64, reserved: u64, now: Instant) -> Option<Instant> {
         let at = self.nanos(now);
-        let tokens = self.tokens.as_mut().and_then(|rate| rate.ready(tokens, at).err()).unwrap_or(0);
+        let tokens = self.tokens.as_mut().and_then(|rate| rate.reach(tokens, reserved, at).err()).unwrap_or(0);
         let requests = self.requests.as_ref().map_or(0, |rate| rate.not_before);
         let ready = tokens.max(requests);
         (ready > at).then(|| self.instant(ready))
@@ -169,8 +170,13 @@ impl TokenRate {
 
     /// Whether so many tokens can be taken now, or when.
     fn ready(&mut self, tokens: u64, at: u64) -> Result<(), u64> {
+        self.reach(tokens, 0, at)
+    }
+
+    /// The same, if so many tokens were given back at once.
+    fn reach(&mut self, tokens: u64, refund: u64, at: u64) -> Result<(), u64> {
         self.refill(at);
-        let missing = units(tokens).min(self.capacity) - self.level;
+        let missing = units(tokens).min(self.capacity) - self.level - units(refund);
         if missing <= 0 {
             return Ok(());
         }
@@ -272,7 +278,7 @@ mod tests {
         rates.settle(debit, 0, now);
         assert!(rates.take(1, false, now).is_ok(), "the one request was still there");
         assert_eq!(rates.take(1, false, now).unwrap_err(), now + 60 * SECOND);
-        assert_eq!(rates.earliest(1, now), Some(now + 60 * SECOND));
+        assert_eq!(rates.earliest(1, 0, now), Some(now + 60 * SECOND));
     }
 
     #[test]

@@ -132,12 +132,15 @@ pub struct Job<'a> {
     pub output_tokens: u64,
     /// When its answer must be there.
     pub deadline: Option<Instant>,
+    /// Whether the output is an average of other answers, not a limit that the request sets.
+    output_is_guess: bool,
 }
 
 impl<'a> Job<'a> {
     /// A job of normal priority, without tokens and without deadline.
     pub fn new(model: &'a str) -> Self {
-        Self { model, priority: Priority::default(), input_tokens: 0, output_tokens: 0, deadline: None }
+        let (priority, deadline) = (Priority::default(), None);
+        Self { model, priority, input_tokens: 0, output_tokens: 0, deadline, output_is_guess: false }
     }
 
     /// Sets the estimate of its tokens.

@@ -105,8 +105,8 @@ impl<'a> Outcome<'a> {
 
     /// The tokens that count against a limit per minute for this job:
     ///
-    /// * usage known: the input that the provider did not serve from its prompt cache, and the output. Cached input is
-    ///   not counted: providers that cache bill and limit it at a fraction, often none;
+    /// * usage known: the input and the output. Input from the provider's prompt cache is billed at a fraction and counts
+    ///   in full all the same: OpenAI's limits do, and too low a count is answered with 429;
     /// * a refusal (rate limit, quota, authorisation, unknown model, overload, unsupported): nothing, no token was read;
     /// * another failure before the first chunk: the estimated input;
     /// * otherwise, usage unknown: the whole estimate.
@@ -116,9 +116,7 @@ impl<'a> Outcome<'a> {
 
     pub(super) fn charge(&self, input: u64, total: u64) -> u64 {
         match (self.usage, self.error) {
-            (Some(usage), _) => {
-                usage.prompt_tokens.saturating_sub(usage.cached_tokens()).saturating_add(usage.completion_tokens)
-            }
+            (Some(usage), _) => usage.prompt_tokens.saturating_add(usage.completion_tokens),
             (None, Some(error)) if is_refusal(error.kind()) => 0,
             (None, Some(_)) if self.first_chunk.is_none() => input,
             (None, _) => total,
@@ -147,9 +145,9 @@ mod tests {
         let job = Job::new("m").tokens(100, 50);
         let second = Duration::from_secs(1);
         let usage = Usage::new(80, 7).with_cached(64);
-        assert_eq!(Outcome::answered(Some(&usage), second).charged_tokens(&job), 23);
-        let nonsense = Usage::new(10, 7).with_cached(64);
-        assert_eq!(Outcome::answered(Some(&nonsense), second).charged_tokens(&job), 7);
+        assert_eq!(Outcome::answered(Some(&usage), second).charged_tokens(&job), 87);
+        let nonsense = Usage::new(u64::MAX, 7);
+        assert_eq!(Outcome::answered(Some(&nonsense), second).charged_tokens(&job), u64::MAX);
         assert_eq!(Outcome::answered(None, second).charged_tokens(&job), 150);
 
         let error = |kind| Error::new(kind, "t", "");
@@ -158,6 +156,6 @@ mod tests {
         let broken = error(ErrorKind::Server);
         assert_eq!(Outcome::failed(&broken, second).charged_tokens(&job), 100);
         assert_eq!(Outcome::failed(&broken, second).with_first_chunk(Some(second)).charged_tokens(&job), 150);
-        assert_eq!(Outcome::failed(&broken.with_usage(usage), second).charged_tokens(&job), 23);
+        assert_eq!(Outcome::failed(&broken.with_usage(usage), second).charged_tokens(&job), 87);
     }
 }

@@ -78,6 +78,7 @@ impl Case {
     async fn run(self) {
         let env = Env::new().with_random(Half);
         let budget = RetryBudget::tokens(self.tokens);
+        let refused_here = self.errors.iter().filter(|error| error.kind() == ErrorKind::Overloaded).count();
         let script = Arc::new(Mutex::new((VecDeque::from(self.errors), Vec::new(), env.now())));
         let (clock, tokens, shared) = (env.clone(), budget.clone(), Arc::clone(&script));
         let client = client_fn(move |_| {
@@ -104,7 +105,7 @@ impl Case {
             Ok(answer) => answer.trace().attempts,
             Err(error) => error.attempts(),
         };
-        assert_eq!(attempts as usize, self.attempts.len(), "{name}: attempts told");
+        assert_eq!(attempts as usize, self.attempts.len() - refused_here, "{name}: attempts told");
         let end = (reply.err().map(|error| error.retryability()), budget.available());
         assert_eq!(end, self.end, "{name}: end");
     }
@@ -233,4 +234,12 @@ async fn frees_everything_wherever_it_is_dropped() {
         assert!(drop_at_every_await(|| llm.chat(request()), settled).await > 1);
         assert!(drop_at_every_await(async || llm.chat_stream(request()).await?.collect().await, settled).await > 2);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_sent_nothing_is_no_attempt_upstream() {
+    let inner = Arc::new(Scripted::new().always_reply(Reply::Fail(failure(ErrorKind::Overloaded))));
+    let llm = RetryLayer::from(Retry::standard()).wrap(inner, &Env::new()).unwrap();
+    let error = llm.chat(request()).await.unwrap_err();
+    assert_eq!((error.attempts(), error.retryability()), (0, Retryability::Spent));
 }

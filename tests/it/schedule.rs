@@ -1,8 +1,9 @@
 //! Admission: limits, order, hand-over, and what a dropped call leaves behind.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -176,9 +177,9 @@ async fn tokens_are_reserved_then_put_right() {
     let job = Job::new("m").tokens(600, 400);
     let permit = gate.admit(&job).await.unwrap();
     assert_eq!(gate.load().reserved_tokens, 1_000);
-    permit.settle(Outcome::answered(Some(&Usage::new(600, 100).with_cached(500)), SECOND));
+    permit.settle(Outcome::answered(Some(&Usage::new(150, 50).with_cached(128)), SECOND));
     assert_eq!(gate.load().reserved_tokens, 0);
-    // 200 were used, so 800 are there at once; the next thousand need the 200 more, and then those themselves.
+    // 200 were used, cached or not, so 800 are there at once; the next thousand need the 200 more, and then those themselves.
     let permit = gate.admit(&Job::new("m").tokens(800, 0)).now_or_never().unwrap().unwrap();
     assert!(gate.admit(&job).now_or_never().is_none());
     drop(permit);
@@ -438,6 +439,100 @@ async fn a_head_dropped_on_its_timer_lets_the_next_one_in() {
     )
     .await;
     assert!(waits.lock().iter().all(|wait| *wait <= SECOND), "{:?}", waits.lock());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_a_refund_can_still_meet_is_not_refused() {
+    let gate = gate(Admission::new().tpm(60_000));
+    let early = gate.admit(&Job::new("m").tokens(1_000, 29_000)).await.unwrap();
+    let deadline = Some(now() + 10 * SECOND);
+    let waiter = tokio::spawn({
+        let gate = gate.clone();
+        async move { gate.admit(&Job::new("m").tokens(100, 0).deadline(deadline)).await }
+    });
+    sleep(SECOND).await;
+    early.settle(Outcome::answered(Some(&Usage::new(1_000, 10)), SECOND));
+    assert_eq!(soon(waiter).await.unwrap().queued(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_answers_never_lock_a_client_out() {
+    let long = Usage::new(20, 1_000_000);
+    let client = Arc::new(Scripted::new().usage(Some(long)));
+    let layer = ScheduleLayer::from(Admission::new().tpm(30_000));
+    let llm = layer.wrap(client.clone(), &Env::new()).unwrap();
+    for call in 1..=5 {
+        llm.chat(ChatRequest::new("m").user("hello")).await.unwrap();
+        assert_eq!(client.calls(), call);
+    }
+}
+
+/// Real threads, real time: what is asserted does not depend on how they interleave.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_that_admit_settle_and_give_up_leave_nothing_behind() {
+    // Many short rounds: a hand-over that is lost shows when nobody else comes.
+    for round in 0..400 {
+        play_a_round(round).await;
+    }
+}
+
+async fn play_a_round(round: u64) {
+    const TASKS: u64 = 6;
+    let concurrency = 1 + (round % 2) as usize;
+    let gate = gate(Admission::new().concurrency(concurrency).rpm(u32::MAX).tpm(u32::MAX).queue(TASKS as usize));
+    let idle = gate.load();
+    let admitted = Arc::new(AtomicUsize::new(0));
+    let peak = Arc::new(AtomicUsize::new(0));
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|seed| {
+            let (gate, admitted, peak) = (gate.clone(), Arc::clone(&admitted), Arc::clone(&peak));
+            tokio::spawn(async move {
+                let random = SeededRandom::new(round * TASKS + seed);
+                for _ in 0..6 {
+                    let draw = random.next();
+                    let priority = [Priority::Low, Priority::Normal, Priority::High][(draw % 3) as usize];
+                    let job = Job::new("m").tokens(draw >> 8 & 0xfff, draw >> 20 & 0xfff).priority(priority);
+                    let mut turn = gate.admit(&job);
+                    // Half of them give up after a few polls, granted or not.
+                    let patience = if draw >> 32 & 1 == 0 { draw >> 34 & 7 } else { u64::MAX };
+                    let mut polls = 0;
+                    let permit = poll_fn(|cx| {
+                        if polls > patience {
+                            return Poll::Ready(None);
+                        }
+                        polls += 1;
+                        let permit = turn.as_mut().poll(cx).map(|permit| Some(permit.unwrap()));
+                        if permit.is_pending() && patience < u64::MAX {
+                            cx.waker().wake_by_ref();
+                        }
+                        permit
+                    })
+                    .await;
+                    drop(turn);
+                    let Some(permit) = permit else { continue };
+                    peak.fetch_max(admitted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    if draw >> 40 & 1 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    admitted.fetch_sub(1, Ordering::SeqCst);
+                    match draw >> 41 & 3 {
+                        0 => drop(permit),
+                        1 => permit.settle(Outcome::answered(None, SECOND)),
+                        _ => permit.settle(Outcome::answered(Some(&Usage::new(draw >> 50, 3)), SECOND)),
+                    }
+                }
+            })
+        })
+        .collect();
+    let all = async {
+        for task in tasks {
+            task.await.unwrap();
+        }
+    };
+    // Far above what it takes, so that only a lost wake-up gets there.
+    tokio::time::timeout(60 * SECOND, all).await.expect("a task hangs");
+    assert!(peak.load(Ordering::SeqCst) <= concurrency);
+    assert_eq!(gate.load(), idle);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,8 @@ use crate::client::ClientInfo;
 use crate::error::{Error, ErrorKind, Result};
 
 const PUBLIC: &str = "https://api.openai.com/v1";
+/// Longer than any connection lives.
+const MOST_IDLE: Duration = Duration::from_secs(365 * 86_400);
 const HIDDEN: &str = "(not shown)";
 
 /// A text that never shows up in `Debug`.
@@ -105,7 +107,7 @@ impl OpenAiBuilder {
         self
     }
 
-    /// How long an unused connection is kept; more than zero. Default: 90 s, reqwest's own: long enough for a
+    /// How long an unused connection is kept; more than zero, at most a year counts. Default: 90 s, reqwest's own: long enough for a
     /// conversation's pauses. Choose less than your gateway's idle limit.
     pub fn pool_idle_timeout(mut self, limit: Duration) -> Self {
         self.pool_idle_timeout = limit;
@@ -150,7 +152,8 @@ impl OpenAiBuilder {
             .user_agent(concat!("sluicegate/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
             .connect_timeout(self.connect_timeout)
-            .pool_idle_timeout(self.pool_idle_timeout)
+            // The pool adds it to an instant, which panics on overflow.
+            .pool_idle_timeout(self.pool_idle_timeout.min(MOST_IDLE))
             // A redirected POST becomes a GET, and a key must not follow to another host.
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())

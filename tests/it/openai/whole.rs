@@ -1,6 +1,8 @@
 //! Whole answers: what goes out, what comes back, and over which connection.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::http::Version;
 use serde_json::json;
@@ -119,4 +121,24 @@ async fn what_cannot_be_served_is_not_sent() {
     let none: [&str; 0] = [];
     assert_eq!(client.embed(EmbedRequest::new("e", none)).await.unwrap_err().kind(), ErrorKind::InvalidRequest);
     assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test]
+async fn an_endless_idle_limit_panics_nowhere() {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    // The pool's own task runs on this thread too, and nobody waits for it: only a hook sees it panic.
+    let (here, before) = (std::thread::current().id(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().id() == here {
+            PANICS.fetch_add(1, Ordering::SeqCst);
+        }
+        before(info);
+    }));
+    let server = Server::start(|| json_reply(&answer("x"))).await;
+    let client = server.builder().pool_idle_timeout(Duration::MAX).connect_timeout(Duration::MAX).build().unwrap();
+    for _ in 0..3 {
+        client.chat(question()).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(PANICS.load(Ordering::SeqCst), 0);
 }
