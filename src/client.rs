@@ -34,6 +34,7 @@ pub trait LlmClient: fmt::Debug + Send + Sync + 'static {
 
 /// Who answers: two clients whose answers may differ must differ here. Nothing secret belongs in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub struct ClientInfo {
     /// The provider's name, as in OpenTelemetry's `gen_ai.provider.name`: `openai`, `anthropic`, …
     pub provider: String,
@@ -48,10 +49,24 @@ impl ClientInfo {
     pub fn new(provider: impl Into<String>) -> Self {
         Self { provider: provider.into(), ..Self::default() }
     }
+
+    /// Says where it is: scheme, host and path, without credentials or query.
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoint = endpoint.into();
+        self
+    }
+
+    /// Says whose account is billed: a name, never a key.
+    #[must_use]
+    pub fn with_account(mut self, account: impl Into<String>) -> Self {
+        self.account = account.into();
+        self
+    }
 }
 
 /// What an `async fn` of the trait returns once `async_trait` has rewritten it.
-type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
 /// Pointers hand on the pointee's own future. Written as `async fn` they would box it once more, and since a layer that
 /// calls `self.inner.chat(…)` on an `Arc<dyn LlmClient>` lands here, that would double the cost of every layer.

@@ -220,7 +220,7 @@ impl Builder {
     }
 
     /// Bounds the whole call, queueing and retries included; more than zero. A call's own
-    /// [`Deadline`](crate::types::Deadline) applies when it is tighter.
+    /// [`Deadline`](crate::types::Deadline) applies when it is tighter, and also when this is not set.
     pub fn deadline(self, limit: Duration) -> Self {
         self.set(Slot::Deadline, Side::Own, DeadlineLayer::new(limit))
     }
@@ -282,6 +282,9 @@ impl Builder {
                 history = history.with_normalize(normalize);
             }
             self = self.set(Slot::History, Side::Own, history);
+        }
+        if !self.layers.iter().any(|placed| placed.slot == Slot::Deadline && placed.side == Side::Own) {
+            self = self.set(Slot::Deadline, Side::Own, DeadlineLayer::callers());
         }
         let stats = Arc::new(Stats::new());
         self = self.set(Slot::Observe, Side::Own, ObserveLayer::new(Arc::clone(&stats)));

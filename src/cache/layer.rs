@@ -37,13 +37,17 @@ use crate::types::{
 /// # Cost
 /// A hit: one buffer, one hash, one lookup, one comparison. A miss adds the flight: a few microseconds.
 ///
+/// A client that asks its own cache for the very request it is answering would wait for itself; that is refused when it
+/// happens on the same task, and cannot be seen when the client does it on a task it spawned.
+///
 /// # Streaming
 /// Calls and streams share entries and flights. A late joiner gets the chunks so far, then the live ones; a hit replays
 /// the chunks as they came. An answer that was never streamed is replayed as one chunk.
 ///
 /// # Cancellation
 /// A caller that goes away leaves the flight to the others, whoever started it; with the last one the upstream call is
-/// cancelled. A panic inside the wrapped client becomes an error of kind `Panicked` for everybody who waited.
+/// cancelled. What the starter's request carries, its deadline and priority, holds for the flight: when its deadline ends
+/// the flight before the first chunk, the others start anew; after it, they get that error. A panic inside the wrapped client becomes an error of kind `Panicked` for everybody who waited.
 ///
 /// # Example
 /// ```
@@ -74,7 +78,7 @@ impl From<Cache> for CacheLayer {
             // A refused capacity is kept and told at `wrap`.
             Store::Memory { entries, bytes } => (
                 Memory::new(entries, bytes).map(|memory| Tier::Memory(Arc::new(memory))),
-                format!("memory, {entries} entries, {} MiB", bytes >> 20),
+                format!("memory, {entries} entries, {} KiB", bytes >> 10),
             ),
             Store::Custom(tier) => {
                 let settings = tier.name().to_owned();

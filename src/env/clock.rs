@@ -18,7 +18,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Tokio's clock: real time, or the paused time of a test (`#[tokio::test(start_paused = true)]`), in which the time of
-/// day moves along with the monotonic time.
+/// day moves along with the monotonic time. It does so in real time too: a change of the system's clock is not followed.
 #[derive(Debug, Clone, Copy)]
 pub struct TokioClock {
     started: Instant,

@@ -11,6 +11,7 @@ use crate::sharded::Sharded;
 use crate::types::{Cost, Source};
 
 /// The numbers of one client. Writing costs a few nanoseconds and never waits; [`report`](Self::report) adds them up.
+/// Takes about 350 KB, for sixteen threads that do not meet.
 #[derive(Debug, Default)]
 pub struct Stats(Sharded<Shard>);
 

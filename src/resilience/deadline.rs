@@ -1,15 +1,15 @@
 //! One absolute limit for a whole call, whatever happens to it on the way.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
 use super::Span;
 use super::alarm::{Alarm, before};
-use crate::client::{ClientInfo, LlmClient};
+use crate::client::{Answer, ClientInfo, LlmClient};
 use crate::env::{Env, after};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layer;
@@ -19,11 +19,11 @@ use crate::types::{
 
 const NAME: &str = "deadline";
 
-/// Ends every call by a fixed time after its start.
+/// Ends every call by its deadline: a fixed time after its start, or the caller's own.
 ///
 /// # What it does
 /// Stamps a [`Deadline`] into the request's extensions: the moment of the call plus the limit, or the caller's own
-/// [`Deadline`] if that is tighter. Layers below read it, so that a retry, for one, does not begin a wait that cannot
+/// [`Deadline`] if that is tighter. Without a limit it only enforces the caller's own. Layers below read it, so that a retry, for one, does not begin a wait that cannot
 /// end in time. When the moment has come the call ends with [`ErrorKind::Deadline`], which is never retried; one that
 /// has passed before the call begins is refused without asking anybody.
 ///
@@ -31,7 +31,7 @@ const NAME: &str = "deadline";
 /// [`Slot::Deadline`](crate::Slot::Deadline), near the top: fallbacks, queueing, retries and waits all count.
 ///
 /// # Cost
-/// A clock reading and, unless the caller's is tighter, one small entry in the extensions. No timer is armed when the
+/// Nothing when there is neither a limit nor a caller's deadline. Otherwise a clock reading; no timer is armed when the
 /// answer is there at once, as on a hit; otherwise one per call or stream.
 ///
 /// # Streaming
@@ -57,14 +57,19 @@ const NAME: &str = "deadline";
 /// ```
 #[derive(Debug, Clone)]
 pub struct DeadlineLayer {
-    limit: Duration,
+    limit: Option<Duration>,
 }
 
 impl DeadlineLayer {
     /// How long a call may take in all. There is no default: only the application knows when an answer has become
     /// useless. Zero is refused when the stack is built; more than a century counts as a century.
     pub fn new(limit: Duration) -> Self {
-        Self { limit }
+        Self { limit: Some(limit) }
+    }
+
+    /// No limit of the layer's own: enforces the [`Deadline`] of callers that set one.
+    pub fn callers() -> Self {
+        Self { limit: None }
     }
 }
 
@@ -74,12 +79,12 @@ impl Layer for DeadlineLayer {
     }
 
     fn settings(&self) -> String {
-        Span(self.limit).to_string()
+        self.limit.map_or_else(|| "the caller's own".to_owned(), |limit| Span(limit).to_string())
     }
 
     fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>> {
-        if self.limit.is_zero() {
-            return Err(Error::config(NAME, "limit", Span(self.limit), "use at least 1 ms, or leave the layer out"));
+        if let Some(limit) = self.limit.filter(Duration::is_zero) {
+            return Err(Error::config(NAME, "limit", Span(limit), "use at least 1 ms, or leave the layer out"));
         }
         Ok(Arc::new(DeadlineClient { inner, limit: self.limit, env: Arc::new(env.clone()) }))
     }
@@ -88,7 +93,7 @@ impl Layer for DeadlineLayer {
 #[derive(Debug)]
 struct DeadlineClient {
     inner: Arc<dyn LlmClient>,
-    limit: Duration,
+    limit: Option<Duration>,
     env: Arc<Env>,
 }
 
@@ -111,35 +116,30 @@ impl Limit {
 }
 
 impl DeadlineClient {
-    fn stamp(&self, extensions: &mut Extensions) -> Result<Limit> {
+    /// The limit that applies to a call with these extensions; `None` when there is none to enforce.
+    fn stamp(&self, extensions: &mut Extensions) -> Option<Result<Limit>> {
+        let callers = extensions.get::<Deadline>().map(|Deadline(until)| *until);
+        if self.limit.is_none() && callers.is_none() {
+            return None;
+        }
         let now = self.env.now();
-        let own = after(now, self.limit);
-        let limit = match extensions.get::<Deadline>() {
-            Some(&Deadline(callers)) if callers <= own => Limit { until: callers, own: None },
-            _ => {
+        let own = self.limit.map(|limit| after(now, limit));
+        let limit = match (own, callers) {
+            (Some(own), callers) if callers.is_none_or(|callers| own < callers) => {
                 extensions.insert(Deadline(own));
-                Limit { until: own, own: Some(self.limit) }
+                Limit { until: own, own: self.limit }
             }
+            (_, callers) => Limit { until: callers?, own: None },
         };
-        if now >= limit.until { Err(limit.error()) } else { Ok(limit) }
-    }
-}
-
-#[async_trait]
-impl LlmClient for DeadlineClient {
-    fn info(&self) -> &ClientInfo {
-        self.inner.info()
+        Some(if now >= limit.until { Err(limit.error()) } else { Ok(limit) })
     }
 
-    async fn chat(&self, mut request: ChatRequest) -> Result<ChatResponse> {
-        let limit = self.stamp(&mut request.extensions)?;
-        before(&self.env, limit.until, self.inner.chat(request)).await.unwrap_or_else(|| Err(limit.error()))
+    async fn bounded<T>(&self, limit: Result<Limit>, inner: impl Future<Output = Result<T>>) -> Result<T> {
+        let limit = limit?;
+        before(&self.env, limit.until, inner).await.unwrap_or_else(|| Err(limit.error()))
     }
 
-    async fn chat_stream(&self, mut request: ChatRequest) -> Result<ChatStream> {
-        let limit = self.stamp(&mut request.extensions)?;
-        let opening = self.inner.chat_stream(request);
-        let mut inner = before(&self.env, limit.until, opening).await.unwrap_or_else(|| Err(limit.error()))?;
+    fn watch(&self, limit: Limit, mut inner: ChatStream) -> ChatStream {
         let (trace, env) = (*inner.trace(), Arc::clone(&self.env));
         let mut alarm = Alarm::default();
         let events = stream::poll_fn(move |cx| match inner.poll_next_unpin(cx) {
@@ -149,12 +149,51 @@ impl LlmClient for DeadlineClient {
             Poll::Ready(event) => Poll::Ready(event),
             Poll::Pending => alarm.poll(&env, limit.until, cx).map(|()| Some(Err(limit.error()))),
         });
-        Ok(ChatStream::new(events).with_trace(trace))
+        ChatStream::new(events).with_trace(trace)
+    }
+}
+
+// Not `async fn`, so that a call without any deadline is handed on without a future of ours around it.
+impl LlmClient for DeadlineClient {
+    fn info(&self) -> &ClientInfo {
+        self.inner.info()
     }
 
-    async fn embed(&self, mut request: EmbedRequest) -> Result<EmbedResponse> {
-        let limit = self.stamp(&mut request.extensions)?;
-        before(&self.env, limit.until, self.inner.embed(request)).await.unwrap_or_else(|| Err(limit.error()))
+    fn chat<'a, 'f>(&'a self, mut request: ChatRequest) -> Answer<'f, ChatResponse>
+    where
+        'a: 'f,
+        Self: 'f,
+    {
+        match self.stamp(&mut request.extensions) {
+            None => self.inner.chat(request),
+            Some(limit) => Box::pin(async move { self.bounded(limit, self.inner.chat(request)).await }),
+        }
+    }
+
+    fn chat_stream<'a, 'f>(&'a self, mut request: ChatRequest) -> Answer<'f, ChatStream>
+    where
+        'a: 'f,
+        Self: 'f,
+    {
+        match self.stamp(&mut request.extensions) {
+            None => self.inner.chat_stream(request),
+            Some(limit) => Box::pin(async move {
+                let limit = limit?;
+                let stream = self.bounded(Ok(limit), self.inner.chat_stream(request)).await?;
+                Ok(self.watch(limit, stream))
+            }),
+        }
+    }
+
+    fn embed<'a, 'f>(&'a self, mut request: EmbedRequest) -> Answer<'f, EmbedResponse>
+    where
+        'a: 'f,
+        Self: 'f,
+    {
+        match self.stamp(&mut request.extensions) {
+            None => self.inner.embed(request),
+            Some(limit) => Box::pin(async move { self.bounded(limit, self.inner.embed(request)).await }),
+        }
     }
 }
 
@@ -228,6 +267,17 @@ mod tests {
         let settled = async || assert_eq!(inner.active(), 0);
         assert!(drop_at_every_await(|| llm.chat(request()), settled).await > 1);
         assert!(drop_at_every_await(async || llm.chat_stream(request()).await?.collect().await, settled).await > 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_limit_the_callers_deadline_is_enforced() {
+        let (inner, env) = (Arc::new(Scripted::new().latency(60 * SECOND)), Env::new());
+        let llm = DeadlineLayer::callers().wrap(inner.clone(), &env).unwrap();
+        let start = env.now();
+        let error = llm.chat(request().with(Deadline(start + SECOND))).await.unwrap_err();
+        assert_eq!((error.kind(), env.now() - start), (ErrorKind::Deadline, SECOND));
+        assert_eq!(llm.chat(request()).await.unwrap().text(), "ok");
+        assert_eq!(env.now() - start, 61 * SECOND);
     }
 
     #[test]

@@ -37,8 +37,11 @@ enum Encoding {
 
 impl Encoding {
     fn of(model: &str) -> Self {
+        // `openai/gpt-4`, `ft:gpt-3.5-turbo:org::id` and Azure's `gpt-35-turbo` are what they say.
+        let model = model.rsplit('/').next().unwrap_or(model);
+        let model = model.strip_prefix("ft:").unwrap_or(model);
         let newer = ["gpt-4o", "gpt-4.1", "gpt-4.5"];
-        let older = ["gpt-4", "gpt-3.5", "text-embedding-"];
+        let older = ["gpt-4", "gpt-3.5", "gpt-35", "text-embedding-"];
         let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| model.starts_with(prefix));
         if starts(&older) && !starts(&newer) { Self::Cl100k } else { Self::O200k }
     }

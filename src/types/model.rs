@@ -56,6 +56,7 @@ impl fmt::Display for Cost {
         // Single calls cost fractions of a cent, runs cost dollars: show enough digits of either.
         match self.dollars() {
             0.0 => f.write_str("$0"),
+            dollars if dollars < 0.000_001 => write!(f, "${dollars:.12}"),
             dollars if dollars < 0.01 => write!(f, "${dollars:.6}"),
             dollars if dollars < 1.0 => write!(f, "${dollars:.4}"),
             dollars => write!(f, "${dollars:.2}"),

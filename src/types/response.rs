@@ -129,7 +129,7 @@ impl ChatResponse {
         Self::new(ChatCompletion::text("", text))
     }
 
-    /// The first choice's text; empty when it has none.
+    /// The first choice's text; empty when it has none. Of an answer in parts, which is rare, the first text part.
     pub fn text(&self) -> &str {
         let message = self.completion.choices.first().map(|choice| &choice.message);
         message.and_then(|message| message.texts().next()).unwrap_or_default()

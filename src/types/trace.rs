@@ -36,7 +36,7 @@ pub struct Trace {
     pub source: Source,
     /// Attempts made upstream for this call; 0 on a hit, and when no retry layer counts them.
     pub attempts: u32,
-    /// Time spent waiting for admission, over all attempts.
+    /// Time the attempt that answered spent waiting for admission.
     pub queued: Duration,
     /// How old a cached answer is.
     pub age: Option<Duration>,

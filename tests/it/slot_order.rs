@@ -43,10 +43,11 @@ fn describe_prints_the_real_stack_in_order() {
     let client = steps().iter().fold(OptimizedClient::builder(Scripted::new()), |b, step| step(b)).build().unwrap();
     let expected = "\
 Observe   observe
+Deadline  deadline  the caller's own
 Route     route
 History   history   normalise white space; window, 8000 tokens, 0 for the reply
 Cache     chain     out1 > out2
-Cache     cache     memory, 100 entries, 256 MiB, ttl 60s
+Cache     cache     memory, 100 entries, 262144 KiB, ttl 60s
 Cache     in
 Attempt   attempt
 client    scripted
