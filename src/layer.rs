@@ -25,6 +25,27 @@ pub trait Layer: fmt::Debug + Send + Sync + 'static {
     fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>>;
 }
 
+macro_rules! forward {
+    ($pointer:ident) => {
+        impl<L: Layer + ?Sized> Layer for $pointer<L> {
+            fn name(&self) -> &'static str {
+                (**self).name()
+            }
+
+            fn settings(&self) -> String {
+                (**self).settings()
+            }
+
+            fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>> {
+                (**self).wrap(inner, env)
+            }
+        }
+    };
+}
+
+forward!(Arc);
+forward!(Box);
+
 /// A place in the stack. A request goes through them from top to bottom, its answer from bottom to top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]

@@ -17,6 +17,7 @@ use super::CacheTier;
 pub struct Cache {
     pub(super) store: Store,
     pub(super) ttl: Duration,
+    pub(super) tier_timeout: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ impl Cache {
     }
 
     fn new(store: Store) -> Self {
-        Self { store, ttl: Duration::from_secs(3600) }
+        Self { store, ttl: Duration::from_secs(3600), tier_timeout: Duration::from_millis(100) }
     }
 
     /// How long an answer is served; more than zero. One hour unless set: long enough for questions that come again in
@@ -46,6 +47,15 @@ impl Cache {
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// How long a tier of your own may take to find or to keep an answer; more than zero. 100 ms unless set: a few times
+    /// what a healthy store in the same network takes, and little beside a model's answer. A tier that takes longer,
+    /// fails or panics is passed over and counted. No effect in memory, which never waits.
+    #[must_use]
+    pub fn tier_timeout(mut self, limit: Duration) -> Self {
+        self.tier_timeout = limit;
         self
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use super::flight::{FlightEvent, FlightSource, Flights, Landed};
+use super::guard::guarded;
 use super::tier::Memory;
 use super::{CacheTier, Entry, Probe};
 use crate::client::LlmClient;
@@ -22,10 +23,14 @@ pub(super) enum Tier {
 }
 
 impl Tier {
-    pub(super) async fn get(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
+    pub(super) async fn get(&self, env: &Env, limit: Duration, probe: &Probe) -> Result<Option<Arc<Entry>>> {
         match self {
             Self::Memory(memory) => Ok(memory.find(probe)),
-            Self::Custom(tier) => tier.get(probe).await,
+            Self::Custom(tier) => {
+                let found = guarded(env, limit, tier.get(probe)).await?;
+                // Whatever a tier hands out, only what was stored for exactly this request is served.
+                Ok(found.filter(|entry| entry.serves(probe)))
+            }
         }
     }
 
@@ -50,6 +55,7 @@ pub(super) struct Parts {
     pub(super) tier: Tier,
     pub(super) source: Source,
     pub(super) ttl: Duration,
+    pub(super) tier_limit: Duration,
     pub(super) shared: Arc<Shared>,
     pub(super) env: Env,
 }
@@ -60,7 +66,7 @@ impl Parts {
     }
 
     pub(super) async fn find(&self, probe: &Probe) -> Option<Arc<Entry>> {
-        let found = self.tier.get(probe).await;
+        let found = self.tier.get(&self.env, self.tier_limit, probe).await;
         found.unwrap_or_else(|_| {
             self.shared.tier_errors.fetch_add(1, Ordering::Relaxed);
             None
@@ -68,15 +74,26 @@ impl Parts {
     }
 
     /// The answer has come whole: keep it if it may be kept, and tell.
-    async fn land(&self, probe: &Probe, mut answer: ChatResponse, chunks: Vec<Arc<ChatChunk>>) -> FlightEvent {
-        let billed = || self.env.prices().cost(&answer.model, answer.usage.as_ref()?);
+    ///
+    /// Where no layer below has priced it, the price is that of the model asked for, as there.
+    async fn land(
+        &self,
+        probe: &Probe,
+        model: &str,
+        mut answer: ChatResponse,
+        chunks: Vec<Arc<ChatChunk>>,
+    ) -> FlightEvent {
+        let billed = || self.env.prices().cost(model, answer.usage.as_ref()?);
         let cost = answer.trace().cost.or_else(billed);
         answer.trace_mut().cost = cost;
         let created = self.env.now();
         let entry = Entry::new(probe, Arc::clone(answer.completion()), chunks.into(), created, self.ttl, cost);
         let entry = Arc::new(entry);
-        if entry.is_storable() && self.tier.as_dyn().put(probe, Arc::clone(&entry)).await.is_err() {
-            self.shared.tier_errors.fetch_add(1, Ordering::Relaxed);
+        if entry.is_storable() {
+            let put = self.tier.as_dyn().put(probe, Arc::clone(&entry));
+            if guarded(&self.env, self.tier_limit, put).await.is_err() {
+                self.shared.tier_errors.fetch_add(1, Ordering::Relaxed);
+            }
         }
         FlightEvent::Landed(Landed { entry, answer })
     }
@@ -95,13 +112,15 @@ pub(super) fn fly(parts: Arc<Parts>, probe: Arc<Probe>, request: ChatRequest, st
             return one(Ok(FlightEvent::Landed(Landed { entry, answer })));
         }
         if !streaming {
+            let model = request.model.clone();
             return match parts.inner.chat(request).await {
-                Ok(answer) => one(Ok(parts.land(&probe, answer, Vec::new()).await)),
+                Ok(answer) => one(Ok(parts.land(&probe, &model, answer, Vec::new()).await)),
                 Err(error) => one(Err(error)),
             };
         }
+        let model = request.model.clone();
         match parts.inner.chat_stream(request).await {
-            Ok(stream) => follow(parts, probe, stream),
+            Ok(stream) => follow(parts, probe, model, stream),
             Err(error) => one(Err(error)),
         }
     };
@@ -113,9 +132,9 @@ fn one(event: Result<FlightEvent>) -> FlightSource {
 }
 
 /// Passes a stream's chunks on and puts the answer together as they go by.
-fn follow(parts: Arc<Parts>, probe: Arc<Probe>, stream: ChatStream) -> FlightSource {
-    let state = (parts, probe, stream, Assembler::new(), Vec::new());
-    Box::pin(stream::unfold(state, async |(parts, probe, mut stream, mut assembler, mut chunks)| {
+fn follow(parts: Arc<Parts>, probe: Arc<Probe>, model: String, stream: ChatStream) -> FlightSource {
+    let state = (parts, (probe, model), stream, Assembler::new(), Vec::new());
+    Box::pin(stream::unfold(state, async |(parts, asked, mut stream, mut assembler, mut chunks)| {
         let event = match stream.next().await? {
             Ok(StreamEvent::Chunk(chunk)) => {
                 assembler.push(&chunk);
@@ -127,10 +146,11 @@ fn follow(parts: Arc<Parts>, probe: Arc<Probe>, stream: ChatStream) -> FlightSou
                 completion.usage = completion.usage.or(finish.usage);
                 let mut answer = ChatResponse::new(completion);
                 *answer.trace_mut() = finish.trace;
-                Ok(parts.land(&probe, answer, std::mem::take(&mut chunks)).await)
+                let (probe, model) = &asked;
+                Ok(parts.land(probe, model, answer, std::mem::take(&mut chunks)).await)
             }
             Err(error) => Err(error),
         };
-        Some((event, (parts, probe, stream, assembler, chunks)))
+        Some((event, (parts, asked, stream, assembler, chunks)))
     }))
 }

@@ -67,6 +67,7 @@ use crate::types::{
 #[derive(Clone)]
 pub struct CacheLayer {
     ttl: Duration,
+    tier_timeout: Duration,
     settings: String,
     tier: Result<Tier>,
     shared: Arc<Shared>,
@@ -78,7 +79,7 @@ impl From<Cache> for CacheLayer {
             // A refused capacity is kept and told at `wrap`.
             Store::Memory { entries, bytes } => (
                 Memory::new(entries, bytes).map(|memory| Tier::Memory(Arc::new(memory))),
-                format!("memory, {entries} entries, {} KiB", bytes >> 10),
+                format!("memory, {entries} entries, {}", size(bytes)),
             ),
             Store::Custom(tier) => {
                 let settings = tier.name().to_owned();
@@ -86,7 +87,16 @@ impl From<Cache> for CacheLayer {
             }
         };
         let settings = format!("{settings}, ttl {:?}", cache.ttl);
-        Self { ttl: cache.ttl, settings, tier, shared: Arc::default() }
+        Self { ttl: cache.ttl, tier_timeout: cache.tier_timeout, settings, tier, shared: Arc::default() }
+    }
+}
+
+/// Bytes for people: `256 MiB`, `100000 bytes`.
+fn size(bytes: u64) -> String {
+    match bytes {
+        whole if whole % (1 << 20) == 0 => format!("{} MiB", whole >> 20),
+        whole if whole % (1 << 10) == 0 => format!("{} KiB", whole >> 10),
+        other => format!("{other} bytes"),
     }
 }
 
@@ -124,6 +134,10 @@ impl Layer for CacheLayer {
             let advice = "keep answers for at least a millisecond, or leave the cache out";
             return Err(Error::config("cache", "ttl", "0s", advice));
         }
+        if self.tier_timeout.is_zero() {
+            let advice = "give the tier at least a millisecond to answer";
+            return Err(Error::config("cache", "tier_timeout", "0s", advice));
+        }
         let tier = self.tier.clone()?;
         let source = Source::Cache(tier.as_dyn().name());
         Ok(Arc::new(Cached(Arc::new(Parts {
@@ -131,6 +145,7 @@ impl Layer for CacheLayer {
             tier,
             source,
             ttl: self.ttl,
+            tier_limit: self.tier_timeout,
             shared: Arc::clone(&self.shared),
             env: env.clone(),
         }))))

@@ -15,6 +15,7 @@ mod config;
 mod entry;
 mod fill;
 mod flight;
+mod guard;
 mod key;
 mod layer;
 pub mod tier;
@@ -55,6 +56,32 @@ pub trait CacheTier: fmt::Debug + Send + Sync + 'static {
     /// Whatever kept it from forgetting them: they may still be served.
     async fn remove(&self, selector: &Selector) -> Result<u64>;
 }
+
+macro_rules! forward {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<T: CacheTier + ?Sized> CacheTier for $pointer<T> {
+            fn name(&self) -> &'static str {
+                (**self).name()
+            }
+
+            async fn get(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
+                (**self).get(probe).await
+            }
+
+            async fn put(&self, probe: &Probe, entry: Arc<Entry>) -> Result<()> {
+                (**self).put(probe, entry).await
+            }
+
+            async fn remove(&self, selector: &Selector) -> Result<u64> {
+                (**self).remove(selector).await
+            }
+        }
+    };
+}
+
+forward!(Arc);
+forward!(Box);
 
 /// Which entries to forget.
 #[derive(Debug, Clone, PartialEq, Eq)]

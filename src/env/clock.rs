@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Where the time comes from. Waits use the monotonic side only; the wall side is for stored expiry and reports.
@@ -67,6 +68,21 @@ impl Clock for TokioClock {
 
     fn sleep_until(&self, until: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(system::sleep_until(until))
+    }
+}
+
+/// So that a test can keep a handle on the clock it gives away.
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Instant {
+        (**self).now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        (**self).wall()
+    }
+
+    fn sleep_until(&self, until: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        (**self).sleep_until(until)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Randomness, injected.
 
 use std::fmt;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -8,6 +9,13 @@ use parking_lot::Mutex;
 pub trait Random: fmt::Debug + Send + Sync + 'static {
     /// 64 evenly distributed bits.
     fn next(&self) -> u64;
+}
+
+/// So that several clients can draw from one sequence.
+impl<R: Random + ?Sized> Random for Arc<R> {
+    fn next(&self) -> u64 {
+        (**self).next()
+    }
 }
 
 /// Unpredictable from run to run, one generator per thread.

@@ -11,6 +11,7 @@ mod turns;
 mod window;
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -39,6 +40,22 @@ pub trait HistoryPolicy: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`ErrorKind::ContextLength`](crate::ErrorKind::ContextLength) when what must stay does not fit.
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Messages>;
+}
+
+/// So that a policy can be shared between clients.
+#[async_trait]
+impl<P: HistoryPolicy + ?Sized> HistoryPolicy for Arc<P> {
+    fn settings(&self) -> String {
+        (**self).settings()
+    }
+
+    fn check(&self) -> Result<()> {
+        (**self).check()
+    }
+
+    async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Messages> {
+        (**self).fit(messages, budget).await
+    }
 }
 
 /// What a policy needs to count with: the request's model, and what the prompt costs beside its messages.

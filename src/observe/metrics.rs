@@ -8,6 +8,7 @@ use metrics::{Counter, Histogram, Unit};
 use parking_lot::{Mutex, RwLock};
 
 use crate::env::{Event, Observer, Operation, Outcome, Record};
+use crate::error::ErrorKind;
 use crate::sharded::Sharded;
 use crate::types::Source;
 
@@ -52,6 +53,7 @@ struct Handles {
     attempt_duration: Histogram,
     attempts: Counter,
     attempts_failed: Counter,
+    attempts_abandoned: Counter,
     rate_limited: Counter,
     queued: Histogram,
     input_tokens: Histogram,
@@ -88,6 +90,7 @@ impl Handles {
             attempt_duration: metrics::histogram!("gen_ai.client.operation.duration", labels(&[])),
             attempts: attempts("answered"),
             attempts_failed: attempts("failed"),
+            attempts_abandoned: attempts("abandoned"),
             rate_limited: attempts("rate_limited"),
             queued: metrics::histogram!("sluicegate.queue.duration", labels(&[])),
             input_tokens: tokens("input"),
@@ -145,6 +148,9 @@ impl Metrics {
             return Arc::clone(handles);
         }
         let model = self.label(model);
+        if let Some(Some(handles)) = mine.read().get(model).map(|by| &by[operation as usize]) {
+            return Arc::clone(handles);
+        }
         let mut mine = mine.write();
         let place = &mut mine.entry(model.to_owned()).or_default()[operation as usize];
         Arc::clone(place.get_or_insert_with(|| Arc::new(Handles::register(operation, model))))
@@ -203,12 +209,17 @@ impl Metrics {
                     None => handles.unpriced.increment(1),
                 }
             }
-            Outcome::Failed(error) if error.status() == Some(429) => handles.rate_limited.increment(1),
+            Outcome::Failed(error) if error.kind() == ErrorKind::RateLimited || error.status() == Some(429) => {
+                handles.rate_limited.increment(1);
+            }
             Outcome::Failed(error) => {
                 handles.attempts_failed.increment(1);
                 handles.unpriced.increment(u64::from(error.usage().is_some() || record.first_chunk.is_some()));
             }
-            Outcome::Abandoned => handles.unpriced.increment(1),
+            Outcome::Abandoned => {
+                handles.attempts_abandoned.increment(1);
+                handles.unpriced.increment(1);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 mod tiktoken;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub use tiktoken::Tiktoken;
 
@@ -18,4 +19,19 @@ pub trait TokenCounter: fmt::Debug + Send + Sync + 'static {
 
     /// A whole prompt: its messages, its tools and response format, and what primes the reply.
     fn request(&self, body: &ChatBody) -> u64;
+}
+
+/// So that a counter can be shared between clients.
+impl<C: TokenCounter + ?Sized> TokenCounter for Arc<C> {
+    fn text(&self, model: &str, text: &str) -> u64 {
+        (**self).text(model, text)
+    }
+
+    fn message(&self, model: &str, message: &Message) -> u64 {
+        (**self).message(model, message)
+    }
+
+    fn request(&self, body: &ChatBody) -> u64 {
+        (**self).request(body)
+    }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod cache_tiers;
 mod drop_anywhere;
 mod laws;
 mod observe;

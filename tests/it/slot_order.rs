@@ -47,7 +47,7 @@ Deadline  deadline  the caller's own
 Route     route
 History   history   normalise white space; window, 8000 tokens, 0 for the reply
 Cache     chain     out1 > out2
-Cache     cache     memory, 100 entries, 262144 KiB, ttl 60s
+Cache     cache     memory, 100 entries, 256 MiB, ttl 60s
 Cache     in
 Attempt   attempt
 client    scripted

@@ -8,7 +8,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::cache::{CacheTier, Entry, Probe, Selector};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::ByFingerprint;
 
 /// Answers in memory. A hit costs one lookup by fingerprint and one comparison of the request's bytes.
@@ -38,7 +38,7 @@ impl Memory {
         // that fills its whole capacity.
         let share = if entries == 1 { bytes / 2 + 1 } else { bytes.div_ceil(entries as u64) };
         let options = OptionsBuilder::new().estimated_items_capacity(entries).weight_capacity(bytes).build();
-        let options = options.map_err(|error| Error::new(crate::ErrorKind::Config, "cache", error.to_string()))?;
+        let options = options.map_err(|error| Error::new(ErrorKind::Config, "cache", error.to_string()))?;
         let entries =
             Cache::with_options(options, ByBytes { share }, ByFingerprint::default(), DefaultLifecycle::default());
         Ok(Self { entries })

@@ -22,7 +22,8 @@ const JSON: &str = "application/json";
 /// A client of one OpenAI-compatible endpoint.
 ///
 /// **What it does.** Sends a request, decodes the answer or the refusal. The [`RateLimits`](crate::types::RateLimits)
-/// that the provider states are in the answer's extensions, or in the error. Proxies are taken from the environment
+/// that the provider states are beside a whole answer ([`ChatResponse::extension`]), or in the error; a stream has no
+/// place for them. Proxies are taken from the environment
 /// (`HTTPS_PROXY`, `NO_PROXY`, …).
 ///
 /// **Cost.** Connections are kept and shared by all calls: HTTP/2 where TLS agrees on it, otherwise one connection per
