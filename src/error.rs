@@ -55,6 +55,9 @@ pub enum ErrorKind {
     /// A stream ended before its finish.
     #[error("stream truncated")]
     Truncated,
+    /// Only a stored answer was wanted, and there is none.
+    #[error("not in the cache")]
+    CacheMiss,
     /// A local queue or limit is full: nothing was sent.
     #[error("overloaded")]
     Overloaded,
@@ -90,6 +93,7 @@ impl ErrorKind {
             Self::Deadline => "deadline",
             Self::Decode => "decode",
             Self::Truncated => "truncated",
+            Self::CacheMiss => "cache_miss",
             Self::Overloaded => "overloaded",
             Self::Panicked => "panicked",
             Self::Shutdown => "shutdown",

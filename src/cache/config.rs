@@ -15,31 +15,41 @@ use super::CacheTier;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Cache {
-    pub(super) store: Store,
+    pub(super) memory: Option<MemoryLimits>,
+    pub(super) outer: Vec<Arc<dyn CacheTier>>,
     pub(super) ttl: Duration,
     pub(super) tier_timeout: Duration,
 }
 
-#[derive(Debug, Clone)]
-pub(super) enum Store {
-    Memory { entries: usize, bytes: u64 },
-    Custom(Arc<dyn CacheTier>),
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MemoryLimits {
+    pub(super) entries: usize,
+    pub(super) bytes: u64,
 }
 
 impl Cache {
     /// In this process's memory: at most so many answers (at least 1), and 256 MiB unless
     /// [`max_bytes`](Self::max_bytes) says otherwise.
     pub fn memory(entries: usize) -> Self {
-        Self::new(Store::Memory { entries, bytes: 256 << 20 })
+        Self::new(Some(MemoryLimits { entries, bytes: 256 << 20 }), Vec::new())
     }
 
-    /// In a tier of your own.
+    /// In this tier, and not in memory.
     pub fn on(tier: impl CacheTier) -> Self {
-        Self::new(Store::Custom(Arc::new(tier)))
+        Self::new(None, vec![Arc::new(tier)])
     }
 
-    fn new(store: Store) -> Self {
-        Self { store, ttl: Duration::from_secs(3600), tier_timeout: Duration::from_millis(100) }
+    fn new(memory: Option<MemoryLimits>, outer: Vec<Arc<dyn CacheTier>>) -> Self {
+        Self { memory, outer, ttl: Duration::from_secs(3600), tier_timeout: Duration::from_millis(100) }
+    }
+
+    /// Adds a tier outside those given before: it is asked when they have nothing, what it has fills them, with the life
+    /// it has left, and new answers are written to all before the call ends. A tier that fails five times in a row is
+    /// left alone for a second, then asked by one call; as long as that fails, for twice as long, up to half a minute.
+    #[must_use]
+    pub fn tier(mut self, tier: impl CacheTier) -> Self {
+        self.outer.push(Arc::new(tier));
+        self
     }
 
     /// How long an answer is served; more than zero. One hour unless set: long enough for questions that come again in
@@ -50,20 +60,20 @@ impl Cache {
         self
     }
 
-    /// How long a tier of your own may take to find or to keep an answer; more than zero. 100 ms unless set: a few times
+    /// How long a tier outside memory may take to find or to keep an answer; more than zero. 100 ms unless set: a few times
     /// what a healthy store in the same network takes, and little beside a model's answer. A tier that takes longer,
-    /// fails or panics is passed over and counted. No effect in memory, which never waits.
+    /// fails or panics is passed over and counted.
     #[must_use]
     pub fn tier_timeout(mut self, limit: Duration) -> Self {
         self.tier_timeout = limit;
         self
     }
 
-    /// Bytes of memory for answers at most, their requests included; at least 1. No effect on a tier of your own.
+    /// Bytes of memory for answers at most, their requests included; at least 1. No effect on tiers outside memory.
     #[must_use]
     pub fn max_bytes(mut self, max: u64) -> Self {
-        if let Store::Memory { bytes, .. } = &mut self.store {
-            *bytes = max;
+        if let Some(memory) = &mut self.memory {
+            memory.bytes = max;
         }
         self
     }

@@ -51,6 +51,11 @@ impl Entry {
         &self.completion
     }
 
+    /// How old it is.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.created)
+    }
+
     /// When it ceases to be served.
     pub fn expires(&self) -> Instant {
         self.expires
@@ -103,7 +108,7 @@ impl Entry {
         let tokens = |usage: &Usage| usage.prompt_tokens.saturating_add(usage.completion_tokens);
         Trace {
             source,
-            age: matches!(source, Source::Cache(_)).then(|| now.saturating_duration_since(self.created)),
+            age: matches!(source, Source::Cache(_)).then(|| self.age(now)),
             cost: Some(Cost::ZERO),
             saved: self.cost,
             saved_tokens: self.completion.usage.as_ref().map_or(0, tokens),

@@ -2,17 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream;
 
-use super::config::{Cache, Store};
-use super::fill::{Parts, Shared, Tier, fly};
+use super::config::Cache;
+use super::fill::{Parts, Shared, control, fly};
 use super::flight::{FlightEvent, Landed, Listener};
 use super::tier::Memory;
+use super::tiers::Tiers;
 use super::{Probe, Selector};
 use crate::client::{ClientInfo, LlmClient};
 use crate::env::Env;
@@ -28,7 +28,7 @@ use crate::types::{
 /// Finds the answer of exactly the same request: same tenant, client, model, messages and parameters. What it does not
 /// find it asks for once; everybody who asks the same meanwhile gets the same answer. Complete answers are kept
 /// (`stop`, `tool_calls`), sampled ones too; cut, filtered, refused and empty ones are passed on and not kept.
-/// Embeddings pass through.
+/// Embeddings pass through. A call's [`CacheControl`](crate::types::CacheControl) says otherwise for that call.
 ///
 /// # Where it sits
 /// [`Slot::Cache`](crate::Slot::Cache): inside History, because the final prompt is the key; outside Retry and Schedule,
@@ -69,25 +69,20 @@ pub struct CacheLayer {
     ttl: Duration,
     tier_timeout: Duration,
     settings: String,
-    tier: Result<Tier>,
-    shared: Arc<Shared>,
+    // A refused capacity is kept here and told at `wrap`.
+    shared: Result<Arc<Shared>>,
 }
 
 impl From<Cache> for CacheLayer {
     fn from(cache: Cache) -> Self {
-        let (tier, settings) = match cache.store {
-            // A refused capacity is kept and told at `wrap`.
-            Store::Memory { entries, bytes } => (
-                Memory::new(entries, bytes).map(|memory| Tier::Memory(Arc::new(memory))),
-                format!("memory, {entries} entries, {}", size(bytes)),
-            ),
-            Store::Custom(tier) => {
-                let settings = tier.name().to_owned();
-                (Ok(Tier::Custom(tier)), settings)
-            }
-        };
-        let settings = format!("{settings}, ttl {:?}", cache.ttl);
-        Self { ttl: cache.ttl, tier_timeout: cache.tier_timeout, settings, tier, shared: Arc::default() }
+        let Cache { memory, outer, ttl, tier_timeout } = cache;
+        let inner = memory.map(|limits| format!("memory, {} entries, {}", limits.entries, size(limits.bytes)));
+        let names: Vec<_> = inner.into_iter().chain(outer.iter().map(|tier| tier.name().to_owned())).collect();
+        let settings = format!("{}, ttl {ttl:?}", names.join(" > "));
+        let memory = memory.map(|limits| Memory::new(limits.entries, limits.bytes)).transpose();
+        let shared = memory
+            .map(|memory| Arc::new(Shared { flights: Arc::default(), tiers: Tiers::new(memory, outer, tier_timeout) }));
+        Self { ttl, tier_timeout, settings, shared }
     }
 }
 
@@ -103,20 +98,21 @@ fn size(bytes: u64) -> String {
 impl CacheLayer {
     /// How many upstream calls and streams it waits for now.
     pub fn open_flights(&self) -> usize {
-        self.shared.flights.len()
+        self.shared.as_ref().map_or(0, |shared| shared.flights.len())
     }
 
-    /// How often a tier failed and was passed over.
+    /// How often a tier outside memory failed and was passed over.
     pub fn tier_errors(&self) -> u64 {
-        self.shared.tier_errors.load(Ordering::Relaxed)
+        self.shared.as_ref().map_or(0, |shared| shared.tiers.errors())
     }
 
-    /// Forgets entries; how many, where the tier can tell.
+    /// Forgets entries in every tier; how many, where the tiers can tell. It waits for the tiers as long as they take;
+    /// dropping it leaves some of them asked and others not.
     ///
     /// # Errors
-    /// What kept the tier from forgetting: the entries may still be served.
+    /// What kept a tier from forgetting, once all have been asked: it may still serve them.
     pub async fn remove(&self, selector: &Selector) -> Result<u64> {
-        self.tier.clone()?.as_dyn().remove(selector).await
+        self.shared.clone()?.tiers.remove(selector).await
     }
 }
 
@@ -138,17 +134,8 @@ impl Layer for CacheLayer {
             let advice = "give the tier at least a millisecond to answer";
             return Err(Error::config("cache", "tier_timeout", "0s", advice));
         }
-        let tier = self.tier.clone()?;
-        let source = Source::Cache(tier.as_dyn().name());
-        Ok(Arc::new(Cached(Arc::new(Parts {
-            inner,
-            tier,
-            source,
-            ttl: self.ttl,
-            tier_limit: self.tier_timeout,
-            shared: Arc::clone(&self.shared),
-            env: env.clone(),
-        }))))
+        let shared = self.shared.clone()?;
+        Ok(Arc::new(Cached(Arc::new(Parts { inner, ttl: self.ttl, shared, env: env.clone() }))))
     }
 }
 
@@ -159,6 +146,11 @@ impl fmt::Debug for CacheLayer {
 }
 
 struct Cached(Arc<Parts>);
+
+fn not_cached() -> Error {
+    let text = "only a stored answer was asked for (only_if_cached), and there is none";
+    Error::new(ErrorKind::CacheMiss, "cache", text)
+}
 
 impl fmt::Debug for Cached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -244,8 +236,10 @@ impl LlmClient for Cached {
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
         let probe = self.0.probe(&request);
-        match self.0.find(&probe).await {
-            Some(entry) => Ok(entry.respond(entry.saved(self.0.source, probe.now()))),
+        let control = control(&request);
+        match self.0.find(&probe, control).await {
+            Some((entry, tier)) => Ok(entry.respond(entry.saved(Source::Cache(tier), probe.now()))),
+            None if control.only_if_cached => Err(not_cached()),
             // Boxed, so that a hit does not carry the miss's state around.
             None => Box::pin(self.miss(probe, request)).await,
         }
@@ -253,8 +247,10 @@ impl LlmClient for Cached {
 
     async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
         let probe = self.0.probe(&request);
-        match self.0.find(&probe).await {
-            Some(entry) => Ok(entry.replay(entry.saved(self.0.source, probe.now()))),
+        let control = control(&request);
+        match self.0.find(&probe, control).await {
+            Some((entry, tier)) => Ok(entry.replay(entry.saved(Source::Cache(tier), probe.now()))),
+            None if control.only_if_cached => Err(not_cached()),
             None => Box::pin(self.miss_stream(probe, request)).await,
         }
     }

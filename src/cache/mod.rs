@@ -10,6 +10,7 @@
 //! the process; use [`Probe::key`] when it leaves it. Never return an entry that was stored for other bytes, and none
 //! whose [`Entry::expires`] has passed. Errors are counted and passed over: a cache never fails a call.
 
+mod breaker;
 mod canonical;
 mod config;
 mod entry;
@@ -19,6 +20,7 @@ mod guard;
 mod key;
 mod layer;
 pub mod tier;
+mod tiers;
 
 use std::fmt;
 use std::sync::Arc;

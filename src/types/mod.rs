@@ -16,7 +16,7 @@ mod stream;
 mod trace;
 mod usage;
 
-pub use controls::{Deadline, Priority, Tenant};
+pub use controls::{CacheControl, Deadline, Priority, Tenant};
 pub use embed::{EmbedInput, EmbedRequest, EmbedResponse, Embedding, Vector};
 pub use extensions::Extensions;
 pub use message::{

@@ -67,6 +67,13 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Keeps an entry, without waiting.
+    pub fn keep(&self, probe: &Probe, entry: Arc<Entry>) {
+        self.entries.insert(probe.fingerprint(), entry);
+    }
+}
+
 #[async_trait]
 impl CacheTier for Memory {
     fn name(&self) -> &'static str {
@@ -78,7 +85,7 @@ impl CacheTier for Memory {
     }
 
     async fn put(&self, probe: &Probe, entry: Arc<Entry>) -> Result<()> {
-        self.entries.insert(probe.fingerprint(), entry);
+        self.keep(probe, entry);
         Ok(())
     }
 
