@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-
 use super::{HistoryPolicy, Normalize, TokenBudget};
-use crate::client::{ClientInfo, LlmClient};
+use crate::client::{Answer, ClientInfo, LlmClient};
 use crate::env::Env;
 use crate::error::Result;
 use crate::layer::Layer;
@@ -98,14 +96,21 @@ struct Fitted {
 }
 
 impl Fitted {
-    /// The request to send, and how many tokens that saves.
-    async fn fit(&self, mut request: ChatRequest) -> Result<(ChatRequest, u64)> {
+    /// The request in its form, and whether the policy has something to do.
+    fn prepare(&self, mut request: ChatRequest) -> (ChatRequest, bool) {
         if let Some(normalize) = self.normalize {
             let messages = normalize.apply(request.messages.clone());
             if !messages.ptr_eq(&request.messages) {
                 request.messages = messages;
             }
         }
+        let budget = TokenBudget::new(&request, &**self.env.counter());
+        let fits = self.policy.as_ref().is_none_or(|policy| policy.fits(&request.messages, &budget));
+        (request, !fits)
+    }
+
+    /// The request to send, and how many tokens that saves.
+    async fn fit(&self, mut request: ChatRequest) -> Result<(ChatRequest, u64)> {
         let Some(policy) = &self.policy else { return Ok((request, 0)) };
         let budget = TokenBudget::new(&request, &**self.env.counter());
         let fitted = policy.fit(request.messages.clone(), &budget).await?;
@@ -117,22 +122,15 @@ impl Fitted {
         request.messages = fitted;
         Ok((request, trimmed))
     }
-}
 
-#[async_trait]
-impl LlmClient for Fitted {
-    fn info(&self) -> &ClientInfo {
-        self.inner.info()
-    }
-
-    async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
+    async fn chat_fitted(&self, request: ChatRequest) -> Result<ChatResponse> {
         let (request, trimmed) = self.fit(request).await?;
         let mut response = self.inner.chat(request).await?;
         response.trace_mut().trimmed_tokens += trimmed;
         Ok(response)
     }
 
-    async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
+    async fn stream_fitted(&self, request: ChatRequest) -> Result<ChatStream> {
         let (request, trimmed) = self.fit(request).await?;
         let stream = self.inner.chat_stream(request).await?;
         if trimmed == 0 {
@@ -144,8 +142,41 @@ impl LlmClient for Fitted {
             }
         }))
     }
+}
 
-    async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
-        self.inner.embed(request).await
+// Not `async fn`, so that a prompt that fits is handed on without a future of ours around it.
+impl LlmClient for Fitted {
+    fn info(&self) -> &ClientInfo {
+        self.inner.info()
+    }
+
+    fn chat<'a, 'f>(&'a self, request: ChatRequest) -> Answer<'f, ChatResponse>
+    where
+        'a: 'f,
+        Self: 'f,
+    {
+        match self.prepare(request) {
+            (request, false) => self.inner.chat(request),
+            (request, true) => Box::pin(self.chat_fitted(request)),
+        }
+    }
+
+    fn chat_stream<'a, 'f>(&'a self, request: ChatRequest) -> Answer<'f, ChatStream>
+    where
+        'a: 'f,
+        Self: 'f,
+    {
+        match self.prepare(request) {
+            (request, false) => self.inner.chat_stream(request),
+            (request, true) => Box::pin(self.stream_fitted(request)),
+        }
+    }
+
+    fn embed<'a, 'f>(&'a self, request: EmbedRequest) -> Answer<'f, EmbedResponse>
+    where
+        'a: 'f,
+        Self: 'f,
+    {
+        self.inner.embed(request)
     }
 }

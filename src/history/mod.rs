@@ -35,6 +35,10 @@ pub trait HistoryPolicy: fmt::Debug + Send + Sync + 'static {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config): which setting, its value, what to do.
     fn check(&self) -> Result<()>;
 
+    /// Whether it certainly leaves these messages as they are, found without waiting and without much work: then it is not
+    /// asked to [`fit`](Self::fit) them. `false` when in doubt.
+    fn fits(&self, messages: &Messages, budget: &TokenBudget<'_>) -> bool;
+
     /// The messages to send. Returns the very same list when nothing is to be done.
     ///
     /// # Errors
@@ -51,6 +55,10 @@ impl<P: HistoryPolicy + ?Sized> HistoryPolicy for Arc<P> {
 
     fn check(&self) -> Result<()> {
         (**self).check()
+    }
+
+    fn fits(&self, messages: &Messages, budget: &TokenBudget<'_>) -> bool {
+        (**self).fits(messages, budget)
     }
 
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Messages> {

@@ -41,6 +41,11 @@ impl Window {
         self.reply_reserve = tokens;
         self
     }
+
+    /// What is left for the prompt.
+    fn limit(&self) -> u64 {
+        self.tokens.saturating_sub(self.reply_reserve)
+    }
 }
 
 #[async_trait]
@@ -58,11 +63,12 @@ impl HistoryPolicy for Window {
         Ok(())
     }
 
+    fn fits(&self, messages: &Messages, budget: &TokenBudget<'_>) -> bool {
+        budget.upper_bound(messages).is_some_and(|bound| bound <= self.limit())
+    }
+
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Messages> {
-        let limit = self.tokens.saturating_sub(self.reply_reserve);
-        if budget.upper_bound(&messages).is_some_and(|bound| bound <= limit) {
-            return Ok(messages);
-        }
+        let limit = self.limit();
         let overhead = budget.overhead();
         let counts: Vec<u64> = messages.iter().map(|message| budget.message(message)).collect();
         if overhead + counts.iter().sum::<u64>() <= limit {
@@ -151,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_prompt_that_fits_by_its_bytes_is_returned_as_it_is() {
+    async fn a_prompt_that_fits_by_its_bytes_is_not_counted() {
         #[derive(Debug)]
         struct NeverCounts;
         impl TokenCounter for NeverCounts {
@@ -167,7 +173,7 @@ mod tests {
         }
         let request = ChatRequest::new("gpt-4o").user("short");
         let budget = TokenBudget::new(&request, &NeverCounts);
-        let fitted = Window::tokens(100).fit(request.messages.clone(), &budget).await.unwrap();
-        assert!(fitted.ptr_eq(&request.messages));
+        assert!(Window::tokens(100).fits(&request.messages, &budget));
+        assert!(!Window::tokens(20).fits(&request.messages, &budget));
     }
 }
