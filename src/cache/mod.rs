@@ -14,7 +14,6 @@ mod canonical;
 mod config;
 mod entry;
 #[cfg(feature = "_envelope")]
-#[allow(dead_code, reason = "no tier outside the process yet")]
 mod envelope;
 mod fill;
 mod flight;

@@ -8,6 +8,8 @@
 )]
 
 mod architecture;
+#[cfg(feature = "disk")]
+mod disk;
 mod drop_anywhere;
 mod laws;
 mod observe;
