@@ -68,6 +68,7 @@
 //! |---|---|
 //! | `openai` | `providers::OpenAi`: any OpenAI-compatible endpoint, over reqwest |
 //! | `metrics` | `observe::Metrics`: everything counted, through the `metrics` facade |
+//! | `disk` | `cache::tier::Disk`: answers that survive a restart, in a log of our own |
 //! | `simulated` | `providers::Simulated`: a model that behaves like a provider, for tests and benches |
 //! | `test-util` | `testing`: a scripted client, the laws of layers and tiers, a harness that drops futures |
 

@@ -56,9 +56,26 @@ impl Entry {
         now.saturating_duration_since(self.created)
     }
 
+    /// When it was made.
+    pub fn created(&self) -> Instant {
+        self.created
+    }
+
     /// When it ceases to be served.
     pub fn expires(&self) -> Instant {
         self.expires
+    }
+
+    /// Whether it was stored for exactly this request, alive or not.
+    #[cfg(feature = "_envelope")]
+    pub(crate) fn is_of(&self, probe: &Probe) -> bool {
+        *self.canonical == *probe.bytes()
+    }
+
+    /// The chunks it came in; none if it was not streamed.
+    #[cfg(feature = "_envelope")]
+    pub(crate) fn streamed(&self) -> &[Arc<ChatChunk>] {
+        &self.chunks
     }
 
     /// What it was billed when it was made, if known.

@@ -31,3 +31,11 @@ async fn every_layer() {
 async fn every_tier() {
     tier_laws(&Memory::new(100, 1 << 20).unwrap(), Env::new().now()).await;
 }
+
+#[cfg(feature = "disk")]
+#[tokio::test(start_paused = true)]
+async fn the_disk_tier() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = sluicegate::cache::tier::Disk::open(folder.path()).build().unwrap();
+    tier_laws(&disk, Env::new().now()).await;
+}

@@ -9,6 +9,8 @@
 
 mod architecture;
 mod cache_tiers;
+#[cfg(feature = "disk")]
+mod disk;
 mod drop_anywhere;
 mod laws;
 mod observe;

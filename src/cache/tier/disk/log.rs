@@ -1,0 +1,218 @@
+//! The log: records are appended to the newest segment, and the oldest segment goes when there is no room.
+//!
+//! All of it waits for the disk, but [`Log::find`] and [`Log::expire`]. Only one thread writes at a time; readers go on.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::files::{Segment, segment_path, sync_folder};
+use super::index::{Index, Slot};
+use super::options::DiskSync;
+use super::record::{HEAD, Kind, head, name, parse};
+use super::scan::Found;
+use crate::cache::CacheKey;
+
+#[derive(Debug)]
+pub(super) struct Log {
+    folder: PathBuf,
+    max_bytes: u64,
+    segment_bytes: u64,
+    sync: DiskSync,
+    index: RwLock<Index>,
+    writer: Mutex<Writer>,
+    /// Held as long as the log is.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Writer {
+    active: Option<Arc<Segment>>,
+    next_id: u64,
+    synced: Instant,
+}
+
+/// When it is, in both times.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) monotonic: Instant,
+    pub(super) wall_ms: u64,
+}
+
+impl Log {
+    pub(super) fn new(
+        (folder, lock): (PathBuf, File),
+        (max_bytes, segment_bytes, sync): (u64, u64, DiskSync),
+        found: Found,
+        now: Instant,
+    ) -> Self {
+        let writer = Writer { active: found.newest, next_id: found.next_id, synced: now };
+        let (index, writer) = (RwLock::new(found.index), Mutex::new(writer));
+        Self { folder, max_bytes, segment_bytes, sync, index, writer, _lock: lock }
+    }
+
+    /// Where the entry of this key is.
+    pub(super) fn find(&self, key: &CacheKey) -> Option<(Slot, Arc<Segment>)> {
+        self.index.read().find(name(key.as_bytes()))
+    }
+
+    /// Forgets an entry whose time is over.
+    pub(super) fn expire(&self, key: &CacheKey, slot: Slot) {
+        self.index.write().forget(name(key.as_bytes()), slot);
+    }
+
+    /// Entries, bytes and segments.
+    pub(super) fn size(&self) -> (usize, u64, usize) {
+        let index = self.index.read();
+        (index.slots.len(), index.bytes, index.segments.len())
+    }
+
+    /// Whether a record of so many bytes is taken at all.
+    pub(super) fn takes(&self, bytes: usize) -> bool {
+        bytes as u64 <= self.segment_bytes
+    }
+
+    /// Drops the oldest segments until the log is within its cap.
+    pub(super) fn fit(&self, now: Now) -> io::Result<()> {
+        self.make_room(&mut self.writer.lock(), 0, now)
+    }
+
+    pub(super) fn append(&self, record: &[u8], now: Now) -> io::Result<()> {
+        let mut writer = self.writer.lock();
+        self.append_held(&mut writer, record, now)?;
+        let due = match self.sync {
+            DiskSync::System => false,
+            DiskSync::Every(interval) => now.monotonic.saturating_duration_since(writer.synced) >= interval,
+            DiskSync::EachPut => true,
+        };
+        if due && let Some(active) = &writer.active {
+            active.file.sync_data()?;
+            writer.synced = now.monotonic;
+        }
+        Ok(())
+    }
+
+    fn append_held(&self, writer: &mut Writer, record: &[u8], now: Now) -> io::Result<()> {
+        let bytes = record.len() as u64;
+        self.make_room(writer, bytes, now)?;
+        let (active, at) = self.active(writer, bytes)?;
+        if let Err(error) = active.write(at, record) {
+            // A part of it may have been written: take it away, or leave the segment if even that fails.
+            let left = active.file.set_len(at).map_or(at + bytes, |()| at);
+            self.index.write().resize(active.id, left);
+            if left != at {
+                writer.active = None;
+            }
+            return Err(error);
+        }
+        let mut index = self.index.write();
+        index.resize(active.id, at + bytes);
+        if let (Some(head), Ok(at)) = (parse(record), u32::try_from(at)) {
+            index.record(&head, active.id, at, now.wall_ms);
+        }
+        Ok(())
+    }
+
+    /// The segment to write so many bytes to, and where in it.
+    fn active(&self, writer: &mut Writer, bytes: u64) -> io::Result<(Arc<Segment>, u64)> {
+        let end = |segment: &Segment| self.index.read().segments.get(&segment.id).map(|held| held.bytes);
+        if let Some(active) = &writer.active
+            && let Some(at) = end(active)
+        {
+            if at + bytes <= self.segment_bytes {
+                return Ok((Arc::clone(active), at));
+            }
+            let full = Arc::clone(active);
+            writer.active = None;
+            full.file.sync_data()?;
+        }
+        // The id is spent even if this fails: whatever stands under it is not overwritten.
+        let id = writer.next_id;
+        writer.next_id = id.saturating_add(1);
+        let segment = Arc::new(Segment::create(&self.folder, id)?);
+        self.index.write().add(Arc::clone(&segment), 0);
+        writer.active = Some(Arc::clone(&segment));
+        sync_folder(&self.folder)?;
+        Ok((segment, 0))
+    }
+
+    /// Drops the oldest segments until so many bytes fit under the cap, and those in which nothing is alive.
+    fn make_room(&self, writer: &mut Writer, bytes: u64, now: Now) -> io::Result<()> {
+        loop {
+            let (full, oldest) = {
+                let index = self.index.read();
+                let oldest = index.segments.values().next().map(|held| (held.segment.id, held.alive_until));
+                (index.bytes + bytes > self.max_bytes, oldest)
+            };
+            let Some((oldest, alive_until)) = oldest else { return Ok(()) };
+            let active = writer.active.as_ref().is_some_and(|active| active.id == oldest);
+            if !full && (active || alive_until > now.wall_ms) {
+                return Ok(());
+            }
+            if active {
+                writer.active = None;
+            }
+            self.delete(oldest)?;
+        }
+    }
+
+    fn delete(&self, id: u64) -> io::Result<()> {
+        match std::fs::remove_file(segment_path(&self.folder, id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.index.write().drop_segment(id);
+        Ok(())
+    }
+
+    /// Forgets a key, for good: both in place and by a new record, so that neither an older entry of it nor this one comes
+    /// back when the log is read again. With a slot, only what is there.
+    pub(super) fn remove(&self, key: &CacheKey, only: Option<Slot>, now: Now) -> io::Result<bool> {
+        let name = name(key.as_bytes());
+        let mut writer = self.writer.lock();
+        let found = self.index.read().find(name).filter(|(slot, _)| only.is_none_or(|only| only == *slot));
+        let Some((slot, segment)) = found else { return Ok(false) };
+        self.index.write().forget(name, slot);
+        let marked = segment
+            .write(u64::from(slot.at), &head(Kind::Forgotten, slot.length, slot.expires, key))
+            .and_then(|()| segment.file.sync_data());
+        let appended = self
+            .append_held(&mut writer, &head(Kind::Forgotten, 0, slot.expires, key), now)
+            .and_then(|()| writer.active.as_ref().map_or(Ok(()), |active| active.file.sync_data()));
+        // One of the two is enough: on a full disk only the first can be done.
+        marked.or(appended).map(|()| true)
+    }
+
+    /// Forgets everything; how many entries that was.
+    pub(super) fn clear(&self) -> io::Result<u64> {
+        let mut writer = self.writer.lock();
+        writer.active = None;
+        let (entries, ids) = {
+            let mut index = self.index.write();
+            let entries = index.slots.len() as u64;
+            index.slots.clear();
+            (entries, index.segments.keys().copied().collect::<Vec<_>>())
+        };
+        // Oldest first: what a newer one forgets must not outlive it.
+        for id in ids {
+            self.delete(id)?;
+        }
+        sync_folder(&self.folder)?;
+        Ok(entries)
+    }
+}
+
+/// A record around this envelope.
+pub(super) fn record(envelope: &[u8], expires: u64, key: &CacheKey) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEAD + envelope.len());
+    out.extend_from_slice(&head(Kind::Entry, envelope.len() as u32, expires, key));
+    out.extend_from_slice(envelope);
+    out
+}
+
+/// The shortest and the longest time between two syncs that make sense.
+pub(super) const SYNC_RANGE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));

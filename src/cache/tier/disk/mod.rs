@@ -1,0 +1,250 @@
+//! Answers on disk: an append-only log in segments, with its index in memory.
+//!
+//! # What it does
+//!
+//! An entry is appended, in its envelope, to the newest segment; its place is remembered in memory under its key, some
+//! 100 bytes per entry. A look-up reads exactly that place, and what it reads must carry the right checksum and the full
+//! key. When the cap is reached the oldest segment goes: first in, first out, without rewriting anything. What was
+//! replaced, removed or has expired takes room until its segment goes.
+//!
+//! # Cost
+//!
+//! A look-up reads what the system has cached at once, in about a microsecond; on Linux it can tell. What is not cached
+//! is read on a blocking thread, so that a slow disk stops nobody else. Puts are written on a blocking thread too, at most
+//! 64 at a time: when the disk does not keep up, more are declined with an error rather than queued.
+//!
+//! # When things go wrong
+//!
+//! A process killed at any moment leaves at worst a cut record at the end, which is taken away. Damage elsewhere is a
+//! miss; reading goes on at the next good record. What is removed is marked in place and by a new record, so that it stays
+//! removed. Full or read-only disks fail puts, and what is there is still found. Only one process can have the folder open.
+//!
+//! # Cancellation
+//!
+//! A dropped put or removal that has begun to write is completed all the same.
+
+mod files;
+mod index;
+mod log;
+mod options;
+mod record;
+mod scan;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use options::{DiskOptions, DiskSync};
+
+use crate::cache::envelope::{Envelopes, Refusals, Refused};
+use crate::cache::{CacheKey, CacheTier, Entry, Probe, Selector};
+use crate::env::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use log::{Log, Now};
+
+/// Answers on disk that survive a restart and a kill.
+///
+/// ```
+/// use sluicegate::cache::{Cache, tier::Disk};
+/// # fn main() -> sluicegate::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("answers");
+/// let cache = Cache::on(Disk::open(path).max_bytes(256 << 20).build()?);
+/// # let _ = cache; Ok(()) }
+/// ```
+pub struct Disk {
+    log: Arc<Log>,
+    envelopes: Envelopes,
+    clock: Arc<dyn Clock>,
+    blocking: Arc<Semaphore>,
+    refusals: Refusals,
+    errors: AtomicU64,
+    damaged: u64,
+}
+
+/// What a [`Disk`] holds and what befell it since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct DiskStats {
+    /// Entries, those that have expired unnoticed included.
+    pub entries: usize,
+    /// Bytes of all segments.
+    pub bytes: u64,
+    /// Files of the log.
+    pub segments: usize,
+    /// Entries that were found expired.
+    pub expired: u64,
+    /// Entries that were refused and removed, or too large to be kept: damaged, of another version, not authentic.
+    pub refused: u64,
+    /// Damaged places that were passed over when the log was opened; a cut record at its end counts too.
+    pub damaged: u64,
+    /// Reads, writes and removals that the system failed, or that came when too many were waiting.
+    pub errors: u64,
+}
+
+/// So many reads and writes may wait for the disk; a queue behind a hanging disk helps nobody.
+const WAITING: usize = 64;
+
+impl Disk {
+    /// A tier in this folder, which is made if it is not there. Nothing is touched before
+    /// [`build`](DiskOptions::build).
+    pub fn open(folder: impl Into<PathBuf>) -> DiskOptions {
+        DiskOptions::new(folder.into())
+    }
+
+    fn start(options: DiskOptions, segment_bytes: u64) -> Result<Self> {
+        let DiskOptions { folder, max_bytes, segment_bytes: _, sync, mac, clock } = options;
+        let envelopes = Envelopes::new(Arc::clone(&clock), mac);
+        let refuse = |advice: &str| Error::config("disk", "folder", folder.display(), advice);
+        let failed = |error: io::Error| refuse(&format!("cannot be used: {error}")).with_source(error);
+        let lock = files::hold(&folder).map_err(failed)?;
+        let Some(lock) = lock else {
+            let advice = "is open already, here or in another process: one folder each, or a shared tier such as Redis";
+            return Err(refuse(advice));
+        };
+        let found = scan::scan(&folder, envelopes.wall_ms(), segment_bytes).map_err(failed)?;
+        let damaged = found.damaged;
+        let now = Now { monotonic: clock.now(), wall_ms: envelopes.wall_ms() };
+        let log = Log::new((folder.clone(), lock), (max_bytes, segment_bytes, sync), found, now.monotonic);
+        log.fit(now).map_err(failed)?;
+        let (blocking, errors) = (Arc::new(Semaphore::new(WAITING)), AtomicU64::new(0));
+        Ok(Self { log: Arc::new(log), envelopes, clock, blocking, refusals: Refusals::default(), errors, damaged })
+    }
+
+    /// What it holds and what befell it.
+    pub fn stats(&self) -> DiskStats {
+        let (entries, bytes, segments) = self.log.size();
+        let expired = self.refusals.of(Refused::Expired);
+        let errors = self.errors.load(Ordering::Relaxed);
+        DiskStats { entries, bytes, segments, expired, refused: self.refusals.faults(), damaged: self.damaged, errors }
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.clock.now(), wall_ms: self.envelopes.wall_ms() }
+    }
+
+    /// One of the places of those who wait for the disk.
+    fn place(&self) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.blocking).try_acquire_owned().map_err(|_| {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+            Error::new(ErrorKind::Overloaded, "disk", "the disk does not keep up")
+        })
+    }
+
+    /// Does on a blocking thread what waits for the disk; here, if there is no runtime.
+    async fn wait<T: Send + 'static>(
+        &self,
+        place: OwnedSemaphorePermit,
+        work: impl FnOnce(&Log) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let log = Arc::clone(&self.log);
+        let work = move || {
+            let done = work(&log);
+            drop(place);
+            done
+        };
+        let done = match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => runtime.spawn_blocking(work).await.unwrap_or_else(|lost| Err(io::Error::other(lost))),
+            Err(_) => work(),
+        };
+        done.map_err(|error| {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+            Error::new(ErrorKind::Other, "disk", format!("input or output failed: {}", error.kind())).with_source(error)
+        })
+    }
+
+    /// The bytes at this slot; `None` if the file ends before them.
+    async fn read(&self, slot: index::Slot, segment: Arc<files::Segment>) -> Result<Option<Vec<u8>>> {
+        let (at, length) = (u64::from(slot.at) + record::HEAD as u64, slot.length as usize);
+        if let Some(bytes) = segment.read_cached(at, length) {
+            return Ok(Some(bytes));
+        }
+        let read = move |_: &Log| match segment.read(at, length) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        };
+        self.wait(self.place()?, read).await
+    }
+
+    async fn refuse(&self, key: CacheKey, slot: index::Slot, reason: Refused) {
+        self.refusals.count(reason);
+        if reason == Refused::Expired {
+            return self.log.expire(&key, slot);
+        }
+        // It is a miss whether or not it can be removed; an error has been counted.
+        if let Ok(place) = self.place() {
+            let now = self.now();
+            let _ = self.wait(place, move |log| log.remove(&key, Some(slot), now)).await;
+        }
+    }
+}
+
+#[async_trait]
+impl CacheTier for Disk {
+    fn name(&self) -> &'static str {
+        "disk"
+    }
+
+    async fn get(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
+        let key = probe.key();
+        let Some((slot, segment)) = self.log.find(&key) else { return Ok(None) };
+        let decoded = match slot.expires <= self.envelopes.wall_ms() {
+            true => Err(Refused::Expired),
+            false => match self.read(slot, segment).await? {
+                Some(bytes) => self.envelopes.decode(&bytes, probe),
+                None => Err(Refused::Checksum),
+            },
+        };
+        match decoded {
+            Ok(entry) => Ok(Some(Arc::new(entry))),
+            Err(reason) => {
+                self.refuse(key, slot, reason).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// An answer that is too large for an envelope (4 MiB) or a segment is not kept, and counted.
+    async fn put(&self, probe: &Probe, entry: Arc<Entry>) -> Result<()> {
+        let place = self.place()?;
+        let record = self.envelopes.encode(probe, &entry).and_then(|envelope| {
+            let record = log::record(&envelope, self.envelopes.expires_ms(&entry), &probe.key());
+            if self.log.takes(record.len()) { Ok(record) } else { Err(Refused::TooLarge) }
+        });
+        let record = match record {
+            Ok(record) => record,
+            Err(reason) => {
+                self.refusals.count(reason);
+                return Ok(());
+            }
+        };
+        let now = self.now();
+        self.wait(place, move |log| log.append(&record, now)).await
+    }
+
+    /// Waits until the removal is on the disk itself.
+    async fn remove(&self, selector: &Selector) -> Result<u64> {
+        let place = Arc::clone(&self.blocking).acquire_owned().await;
+        let place = place.map_err(|_| Error::new(ErrorKind::Shutdown, "disk", "closed"))?;
+        let now = self.now();
+        match selector {
+            Selector::All => self.wait(place, |log| log.clear()).await,
+            Selector::Key(key) => {
+                let key = *key;
+                self.wait(place, move |log| log.remove(&key, None, now)).await.map(u64::from)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
