@@ -67,6 +67,7 @@
 //! | Feature | Adds |
 //! |---|---|
 //! | `openai` | `providers::OpenAi`: any OpenAI-compatible endpoint, over reqwest |
+//! | `redis` | `cache::tier::Redis`: answers shared by a fleet, over fred |
 //! | `metrics` | `observe::Metrics`: everything counted, through the `metrics` facade |
 //! | `simulated` | `providers::Simulated`: a model that behaves like a provider, for tests and benches |
 //! | `test-util` | `testing`: a scripted client, the laws of layers and tiers, a harness that drops futures |
