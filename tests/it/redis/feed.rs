@@ -90,7 +90,7 @@ async fn a_listener_that_falls_behind_hears_a_flush() {
 
 #[tokio::test]
 async fn every_master_of_a_cluster_pushes() {
-    let server = Server::start(&["--cluster-enabled", "yes"]).await;
+    let server = Server::start(&["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"]).await;
     server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
     super::until("the cluster stands", || async {
         server.command(&["CLUSTER", "INFO"]).await.contains("cluster_state:ok")

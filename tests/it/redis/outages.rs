@@ -126,6 +126,7 @@ async fn a_reply_cut_or_abandoned_reaches_nobody_else() {
     let server = Server::start(&[]).await;
     let proxy = Proxy::before(server.port).await;
     let tier = Redis::builder(proxy.url()).pool(1).build().unwrap();
+    put(&tier).await;
     let probes: Vec<_> = (0..50).map(|number| question(&format!("number {number}"))).collect();
     for (number, probe) in probes.iter().enumerate() {
         tier.put(probe, minute(probe, &format!("answer {number}"))).await.unwrap();

@@ -19,7 +19,7 @@ async fn keeps_the_laws() {
 
 #[tokio::test]
 async fn keeps_the_laws_in_a_cluster() {
-    let server = Server::start(&["--cluster-enabled", "yes"]).await;
+    let server = Server::start(&["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"]).await;
     assert_eq!(server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await, "OK");
     until("the cluster stands", || async { server.command(&["CLUSTER", "INFO"]).await.contains("cluster_state:ok") })
         .await;
@@ -30,7 +30,7 @@ async fn keeps_the_laws_in_a_cluster() {
 
 #[tokio::test]
 async fn signs_on_with_password_and_user() {
-    let server = Server::start(&["--requirepass", "s3cret:/@", "--user", "app on >p4ss ~* &* +@all"]).await;
+    let server = Server::start(&["--requirepass", "s3cret:/@", "--user", "app", "on", ">p4ss", "~*", "&*", "+@all"]).await;
     let url = format!("127.0.0.1:{}", server.port);
     for tier in [
         Redis::builder(format!("redis://:s3cret%3A%2F%40@{url}")),
