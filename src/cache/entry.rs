@@ -51,9 +51,26 @@ impl Entry {
         &self.completion
     }
 
+    /// When it was made.
+    pub fn created(&self) -> Instant {
+        self.created
+    }
+
     /// When it ceases to be served.
     pub fn expires(&self) -> Instant {
         self.expires
+    }
+
+    /// Whether it was stored for exactly this request, alive or not.
+    #[cfg(feature = "_envelope")]
+    pub(crate) fn is_of(&self, probe: &Probe) -> bool {
+        *self.canonical == *probe.bytes()
+    }
+
+    /// The chunks it came in; none if it was not streamed.
+    #[cfg(feature = "_envelope")]
+    pub(crate) fn streamed(&self) -> &[Arc<ChatChunk>] {
+        &self.chunks
     }
 
     /// What it was billed when it was made, if known.

@@ -13,6 +13,8 @@
 mod canonical;
 mod config;
 mod entry;
+#[cfg(feature = "_envelope")]
+mod envelope;
 mod fill;
 mod flight;
 mod key;
@@ -26,6 +28,8 @@ use async_trait::async_trait;
 
 pub use config::Cache;
 pub use entry::Entry;
+#[cfg(feature = "_envelope")]
+pub use envelope::MacKey;
 pub use key::{CacheKey, Probe};
 pub use layer::CacheLayer;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sluicegate::cache::tier::Redis;
-use sluicegate::cache::{CacheTier, Selector};
+use sluicegate::cache::{CacheTier, MacKey, Selector};
 use sluicegate::testing::laws::tier_laws;
 use sluicegate::{Env, ErrorKind};
 
@@ -30,7 +30,8 @@ async fn keeps_the_laws_in_a_cluster() {
 
 #[tokio::test]
 async fn signs_on_with_password_and_user() {
-    let server = Server::start(&["--requirepass", "s3cret:/@", "--user", "app", "on", ">p4ss", "~*", "&*", "+@all"]).await;
+    let server =
+        Server::start(&["--requirepass", "s3cret:/@", "--user", "app", "on", ">p4ss", "~*", "&*", "+@all"]).await;
     let url = format!("127.0.0.1:{}", server.port);
     for tier in [
         Redis::builder(format!("redis://:s3cret%3A%2F%40@{url}")),
@@ -69,7 +70,8 @@ async fn the_life_left_is_the_expiry_in_redis() {
 #[tokio::test]
 async fn what_is_not_the_entry_is_a_miss_and_goes() {
     let server = Server::start(&[]).await;
-    let tier = Redis::builder(server.url()).prefix("p:").build().unwrap();
+    let wait = Duration::from_secs(2);
+    let tier = Redis::builder(server.url()).prefix("p:").get_timeout(wait).build().unwrap();
     let (mine, other) = (question("mine"), question("other"));
     tier.put(&mine, minute(&mine, "my answer")).await.unwrap();
     let (mine_name, other_name) = (format!("p:{}", mine.key().to_hex()), format!("p:{}", other.key().to_hex()));
@@ -78,17 +80,31 @@ async fn what_is_not_the_entry_is_a_miss_and_goes() {
     assert_eq!(text(&tier, &other).await.unwrap(), None);
     assert_eq!((tier.refused(), server.command(&["EXISTS", &other_name]).await), (1, "0".to_owned()));
     // Cut, damaged, foreign.
-    assert_eq!(server.command(&["SETRANGE", &mine_name, "40", "#######"]).await.is_empty(), false);
+    assert_ne!(server.command(&["SETRANGE", &mine_name, "40", "#######"]).await, "");
     assert_eq!(text(&tier, &mine).await.unwrap(), None);
-    for foreign in ["", "{}", "\0\0\0\0", "hello"] {
+    let huge = "x".repeat(20 << 20);
+    for foreign in ["{}", "\0\0\0\0", "hello", &huge] {
         server.command(&["SET", &mine_name, foreign]).await;
         assert_eq!(text(&tier, &mine).await.unwrap(), None);
-        assert_eq!(server.command(&["EXISTS", &mine_name]).await, "0", "{foreign:?}");
+        assert_eq!(server.command(&["EXISTS", &mine_name]).await, "0", "{} bytes", foreign.len());
     }
     assert_eq!(tier.refused(), 6);
     // The tier takes the place again.
     tier.put(&mine, minute(&mine, "again")).await.unwrap();
     assert_eq!(text(&tier, &mine).await.unwrap().as_deref(), Some("again"));
+}
+
+#[tokio::test]
+async fn with_a_secret_only_entries_of_the_fleet_are_served() {
+    let server = Server::start(&[]).await;
+    let (fleet, stranger) = (MacKey::new(1, [7; 32]), MacKey::new(1, [8; 32]));
+    let tier = |key: &MacKey| Redis::builder(server.url()).mac(key.clone()).build().unwrap();
+    let (one, other, forger) = (tier(&fleet), tier(&fleet), tier(&stranger));
+    let probe = question("forged?");
+    forger.put(&probe, minute(&probe, "forged")).await.unwrap();
+    assert_eq!((text(&one, &probe).await.unwrap(), one.refused()), (None, 1));
+    one.put(&probe, minute(&probe, "true")).await.unwrap();
+    assert_eq!(text(&other, &probe).await.unwrap().as_deref(), Some("true"));
 }
 
 #[tokio::test]

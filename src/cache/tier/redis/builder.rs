@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::lane::SILENCE;
 use super::link::Dialer;
 use super::{Redis, fault::ORIGIN, tls};
+use crate::cache::MacKey;
 use crate::env::{Clock, TokioClock};
 use crate::error::{Error, Result};
 
@@ -31,6 +32,7 @@ pub struct RedisBuilder {
     pub(super) put_timeout: Duration,
     connect_timeout: Duration,
     pub(super) max_in_flight: usize,
+    pub(super) mac: Option<MacKey>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -46,6 +48,7 @@ impl RedisBuilder {
             put_timeout: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(1),
             max_in_flight: 10_000,
+            mac: None,
             clock: Arc::new(TokioClock::new()),
         }
     }
@@ -101,6 +104,14 @@ impl RedisBuilder {
     /// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded), so that an outage under load takes bounded memory.
     pub fn max_in_flight(mut self, commands: usize) -> Self {
         self.max_in_flight = commands;
+        self
+    }
+
+    /// Marks entries as this fleet's own: whoever else can write to Redis can then delete answers, but not forge or exchange
+    /// them. None unless set, because every process of the fleet needs the secret. Entries without a valid mark are
+    /// misses.
+    pub fn mac(mut self, key: MacKey) -> Self {
+        self.mac = Some(key);
         self
     }
 
@@ -199,6 +210,7 @@ impl fmt::Debug for RedisBuilder {
             .field("put_timeout", &self.put_timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("max_in_flight", &self.max_in_flight)
+            .field("mac", &self.mac)
             .finish_non_exhaustive()
     }
 }

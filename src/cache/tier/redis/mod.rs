@@ -8,11 +8,10 @@ mod link;
 mod names;
 mod sweep;
 mod tls;
-mod wire;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +26,7 @@ use tokio_util::task::TaskTracker;
 pub use builder::RedisBuilder;
 pub use feed::{Invalidation, Invalidations};
 
+use crate::cache::envelope::{Envelopes, MAX_ENVELOPE, Refusals, Refused};
 use crate::cache::{CacheKey, CacheTier, Entry, Probe, Selector};
 use crate::env::after;
 use crate::error::{Error, ErrorKind, Result};
@@ -78,7 +78,8 @@ struct Shared {
     lanes: Vec<Arc<Lane>>,
     next: AtomicUsize,
     places: Semaphore,
-    refused: AtomicU64,
+    envelopes: Envelopes,
+    refusals: Refusals,
     tasks: TaskTracker,
     started: Mutex<Started>,
 }
@@ -110,7 +111,8 @@ impl Redis {
             lanes: (0..settings.pool).map(lane).collect(),
             next: AtomicUsize::new(0),
             places: Semaphore::new(settings.max_in_flight),
-            refused: AtomicU64::new(0),
+            envelopes: Envelopes::new(Arc::clone(&settings.clock), settings.mac.clone()),
+            refusals: Refusals::default(),
             tasks: TaskTracker::new(),
             started: Mutex::default(),
             settings,
@@ -139,7 +141,7 @@ impl Redis {
 
     /// How many values were found that were not the entry asked for, and removed.
     pub fn refused(&self) -> u64 {
-        self.0.refused.load(Relaxed)
+        self.0.refusals.faults()
     }
 
     /// What others change in Redis from now on, for a memory tier in front of this one; see [`Invalidations`]. The first
@@ -193,18 +195,22 @@ impl Redis {
 
     async fn find(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
         let (_place, lane) = self.enter()?;
-        let (clock, budget) = (&self.0.settings.clock, self.0.settings.get_timeout);
+        let shared = &*self.0;
+        let (clock, budget) = (&shared.settings.clock, shared.settings.get_timeout);
         let until = after(clock.now(), budget);
-        let name = self.0.names.of(&probe.key());
-        let Some(found): Option<Bytes> = lane.ask(budget, |client| async move { client.get(name).await }).await? else {
+        let name = shared.names.of(&probe.key());
+        // Not GET: whoever wrote something huge under this name must not fill memory, or the time of every get.
+        let read = |client: lane::Asked| async move { client.getrange::<Bytes, _>(name, 0, MAX_ENVELOPE).await };
+        let found = lane.ask(budget, read).await?;
+        if found.is_empty() {
             return Ok(None);
-        };
-        match wire::decode(&found, probe, &**clock) {
-            Ok(entry) if entry.serves(probe) => Ok(Some(Arc::new(entry))),
-            // Of the right key, only late.
-            Ok(_) => Ok(None),
-            Err(_) => {
-                self.0.refused.fetch_add(1, Relaxed);
+        }
+        match shared.envelopes.decode(&found, probe) {
+            Ok(entry) => Ok(Some(Arc::new(entry))),
+            // Redis drops it by itself.
+            Err(Refused::Expired) => Ok(None),
+            Err(reason) => {
+                shared.refusals.count(reason);
                 let left = until.saturating_duration_since(clock.now());
                 if left >= Duration::from_millis(1) {
                     // A miss either way; what stays is found again.
@@ -218,12 +224,14 @@ impl Redis {
     async fn keep(&self, probe: &Probe, entry: &Entry) -> Result<()> {
         let (_place, lane) = self.enter()?;
         let clock = &self.0.settings.clock;
+        // Too large or too deep: declined, as any tier may.
+        let Ok(value) = self.0.envelopes.encode(probe, entry) else { return Ok(()) };
         let life = entry.expires().saturating_duration_since(clock.now()).as_millis();
         if life == 0 {
             return Ok(());
         }
         let expiry = Expiration::PX(i64::try_from(life).unwrap_or(i64::MAX));
-        let value = Bytes::from(wire::encode(probe, entry, &**clock));
+        let value = Bytes::from(value);
         let name = self.0.names.of(&probe.key());
         let set = |client: lane::Asked| async move { client.set(name, value, Some(expiry), None, false).await };
         lane.ask(self.0.settings.put_timeout, set).await
