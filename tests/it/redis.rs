@@ -14,12 +14,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluicegate::cache::tier::Redis;
+use sluicegate::cache::tier::redis::RedisBuilder;
 use sluicegate::cache::{CacheTier, Entry, Probe};
 use sluicegate::types::{ChatCompletion, ChatRequest};
 use sluicegate::{ClientInfo, Env};
 
 /// What takes longer than this has hung.
 const HANG: Duration = Duration::from_secs(10);
+
+/// A tier that waits as long as a machine under load may need: for tests in which nothing is slow on purpose.
+fn patient(url: impl Into<String>) -> RedisBuilder {
+    Redis::builder(url).get_timeout(HANG / 2).put_timeout(HANG / 2)
+}
+
+/// A tier with the standard patience for gets.
+fn standard(url: impl Into<String>) -> RedisBuilder {
+    Redis::builder(url).put_timeout(HANG / 2)
+}
 
 fn question(text: &str) -> Probe {
     Probe::chat(&ClientInfo::new("tests"), &ChatRequest::new("gpt-5-mini").user(text), Env::new().now())

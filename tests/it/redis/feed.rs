@@ -5,8 +5,8 @@ use sluicegate::cache::tier::redis::{Invalidation, Invalidations};
 use sluicegate::cache::{CacheTier, Selector};
 
 use super::proxy::{Network, Proxy};
-use super::server::Server;
-use super::{HANG, minute, question};
+use super::server::{Server, cluster};
+use super::{HANG, minute, patient, question};
 
 async fn next(feed: &mut Invalidations) -> Invalidation {
     tokio::time::timeout(HANG, feed.recv()).await.expect("an invalidation comes").expect("the tier is open")
@@ -19,7 +19,7 @@ async fn begun(tier: &Redis) -> Invalidations {
 }
 
 fn tier(url: String) -> Redis {
-    Redis::builder(url).prefix("fleet:").build().unwrap()
+    patient(url).prefix("fleet:").build().unwrap()
 }
 
 #[tokio::test]
@@ -90,18 +90,19 @@ async fn a_listener_that_falls_behind_hears_a_flush() {
 
 #[tokio::test]
 async fn every_master_of_a_cluster_pushes() {
-    let server = Server::start(&["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"]).await;
-    server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
-    super::until("the cluster stands", || async {
-        server.command(&["CLUSTER", "INFO"]).await.contains("cluster_state:ok")
-    })
-    .await;
-    let tier = tier(format!("redis-cluster://127.0.0.1:{}", server.port));
+    let nodes = cluster().await;
+    let tier = tier(format!("redis-cluster://127.0.0.1:{}", nodes[0].port));
     let mut feed = begun(&tier).await;
-    let probe = question("x");
-    super::joined(&tier).await;
-    tier.put(&probe, minute(&probe, "x")).await.unwrap();
-    assert_eq!(next(&mut feed).await, Invalidation::Key(probe.key()));
+    for number in 0..20 {
+        let probe = question(&number.to_string());
+        tier.put(&probe, minute(&probe, "x")).await.unwrap();
+        assert_eq!(next(&mut feed).await, Invalidation::Key(probe.key()));
+    }
+    for node in &nodes {
+        assert_ne!(node.command(&["DBSIZE"]).await, "0");
+        node.command(&["FLUSHALL"]).await;
+        assert_eq!(next(&mut feed).await, Invalidation::Flush);
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use sluicegate::{ErrorKind, Result};
 
 use super::proxy::{Network, Proxy};
 use super::server::Server;
-use super::{HANG, joined, minute, question, text, until};
+use super::{HANG, joined, minute, patient, question, standard, text, until};
 
 /// Asks on until `enough`; nothing but the answer, a miss or an error comes back, and none takes long.
 async fn asks_on<F: Future<Output = bool>>(tier: &Redis, what: &str, mut enough: impl FnMut(Result<bool>) -> F) {
@@ -58,7 +58,7 @@ async fn put(tier: &Redis) {
 #[tokio::test]
 async fn a_server_killed_and_started_again_is_joined_again() {
     let mut server = Server::start(&[]).await;
-    let tier = Redis::builder(server.url()).build().unwrap();
+    let tier = standard(server.url()).build().unwrap();
     put(&tier).await;
     server.kill();
     fails(&tier, "killed").await;
@@ -73,7 +73,7 @@ async fn a_server_killed_and_started_again_is_joined_again() {
 #[tokio::test]
 async fn a_server_that_comes_later_is_joined() {
     let mut server = Server::stopped(&[]);
-    let tier = Redis::builder(server.url()).build().unwrap();
+    let tier = standard(server.url()).build().unwrap();
     fails(&tier, "down").await;
     fails_at_once(&tier, "down").await;
     assert!(tier.put(&question("x"), minute(&question("x"), "x")).await.is_err());
@@ -85,7 +85,7 @@ async fn a_server_that_comes_later_is_joined() {
 #[tokio::test]
 async fn a_stopped_server_costs_each_call_its_budget_then_nothing() {
     let server = Server::start(&[]).await;
-    let tier = Redis::builder(server.url()).build().unwrap();
+    let tier = standard(server.url()).build().unwrap();
     put(&tier).await;
     server.signal("STOP");
     fails(&tier, "stopped").await;
@@ -100,7 +100,7 @@ async fn a_stopped_server_costs_each_call_its_budget_then_nothing() {
 async fn a_connection_that_went_silent_under_load_is_replaced() {
     let server = Server::start(&[]).await;
     let proxy = Proxy::before(server.port).await;
-    let tier = Redis::builder(proxy.url()).pool(1).build().unwrap();
+    let tier = standard(proxy.url()).pool(1).build().unwrap();
     put(&tier).await;
     proxy.set(Network::OldOnesSilent);
     fails(&tier, "silent").await;
@@ -112,7 +112,7 @@ async fn a_connection_that_went_silent_under_load_is_replaced() {
 async fn a_black_hole_is_left_when_it_ends() {
     let server = Server::start(&[]).await;
     let proxy = Proxy::before(server.port).await;
-    let tier = Redis::builder(proxy.url()).build().unwrap();
+    let tier = standard(proxy.url()).build().unwrap();
     put(&tier).await;
     proxy.set(Network::Silent);
     fails(&tier, "swallowed").await;
@@ -125,7 +125,7 @@ async fn a_black_hole_is_left_when_it_ends() {
 async fn a_reply_cut_or_abandoned_reaches_nobody_else() {
     let server = Server::start(&[]).await;
     let proxy = Proxy::before(server.port).await;
-    let tier = Redis::builder(proxy.url()).pool(1).build().unwrap();
+    let tier = patient(proxy.url()).pool(1).build().unwrap();
     put(&tier).await;
     let probes: Vec<_> = (0..50).map(|number| question(&format!("number {number}"))).collect();
     for (number, probe) in probes.iter().enumerate() {
@@ -162,7 +162,7 @@ async fn a_reply_cut_or_abandoned_reaches_nobody_else() {
 async fn more_than_max_in_flight_fails_at_once_and_abandoned_calls_give_their_place_back() {
     let server = Server::start(&[]).await;
     let proxy = Proxy::before(server.port).await;
-    let tier = Redis::builder(proxy.url()).max_in_flight(3).build().unwrap();
+    let tier = standard(proxy.url()).max_in_flight(3).build().unwrap();
     joined(&tier).await;
     proxy.set(Network::Silent);
     let probe = question("kept");
@@ -179,7 +179,7 @@ async fn more_than_max_in_flight_fails_at_once_and_abandoned_calls_give_their_pl
 async fn the_last_clone_takes_its_connections_along() {
     let server = Server::start(&[]).await;
     let clients = async || server.command(&["CLIENT", "LIST"]).await.lines().count();
-    let tier = Redis::builder(server.url()).pool(3).build().unwrap();
+    let tier = standard(server.url()).pool(3).build().unwrap();
     let _feed = tier.invalidations().unwrap();
     until("all connect", || async { clients().await == 5 }).await;
     let clone = tier.clone();
@@ -188,7 +188,7 @@ async fn the_last_clone_takes_its_connections_along() {
     drop(clone);
     until("all are closed", || async { clients().await == 1 }).await;
 
-    let tier = Redis::builder(server.url()).build().unwrap();
+    let tier = standard(server.url()).build().unwrap();
     joined(&tier).await;
     tier.shutdown().await;
     until("all are closed", || async { clients().await == 1 }).await;

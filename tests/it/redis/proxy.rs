@@ -70,7 +70,7 @@ async fn carry(client: TcpStream, server: TcpStream, state: watch::Receiver<(Net
     let (mut from_server, mut to_server) = server.into_split();
     let mut up = state.clone();
     let requests = async {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = vec![0; 16 * 1024];
         while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
             passes(&mut up, number).await;
             if to_server.write_all(&buffer[..length]).await.is_err() {
@@ -80,7 +80,7 @@ async fn carry(client: TcpStream, server: TcpStream, state: watch::Receiver<(Net
     };
     let mut down = state;
     let replies = async {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = vec![0; 16 * 1024];
         while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
             passes(&mut down, number).await;
             let network = down.borrow().0;

@@ -18,8 +18,33 @@ pub(super) struct Server {
     process: Option<Child>,
 }
 
+/// A port nobody listens on, below those that the system gives to outgoing connections: a test that connects somewhere
+/// cannot take it before the server does, and a cluster's second port, 10,000 above, exists.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (std::process::id().wrapping_mul(61).wrapping_add(step) % 12_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Two masters that share the slots.
+pub(super) async fn cluster() -> [Server; 2] {
+    let arguments = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"];
+    let (one, two) = (Server::start(&arguments).await, Server::start(&arguments).await);
+    assert_eq!(one.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]).await, "OK");
+    assert_eq!(two.command(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]).await, "OK");
+    assert_eq!(two.command(&["CLUSTER", "SET-CONFIG-EPOCH", "2"]).await, "OK");
+    assert_eq!(one.command(&["CLUSTER", "MEET", "127.0.0.1", &two.port.to_string()]).await, "OK");
+    let whole = async |server: &Server| {
+        let info = server.command(&["CLUSTER", "INFO"]).await;
+        info.contains("cluster_state:ok") && info.contains("cluster_slots_assigned:16384")
+    };
+    super::until("the cluster stands", || async { whole(&one).await && whole(&two).await }).await;
+    [one, two]
 }
 
 impl Server {

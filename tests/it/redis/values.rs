@@ -8,24 +8,31 @@ use sluicegate::testing::laws::tier_laws;
 use sluicegate::{Env, ErrorKind};
 
 use super::proxy::{Network, Proxy};
-use super::server::Server;
-use super::{joined, minute, question, text, until};
+use super::server::{Server, cluster};
+use super::{minute, patient, question, text};
 
 #[tokio::test]
 async fn keeps_the_laws() {
     let server = Server::start(&[]).await;
-    tier_laws(&Redis::builder(server.url()).build().unwrap(), Env::new().now()).await;
+    tier_laws(&patient(server.url()).build().unwrap(), Env::new().now()).await;
 }
 
 #[tokio::test]
 async fn keeps_the_laws_in_a_cluster() {
-    let server = Server::start(&["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"]).await;
-    assert_eq!(server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await, "OK");
-    until("the cluster stands", || async { server.command(&["CLUSTER", "INFO"]).await.contains("cluster_state:ok") })
-        .await;
-    let tier = Redis::builder(format!("redis-cluster://127.0.0.1:{}", server.port)).build().unwrap();
-    joined(&tier).await;
+    let nodes = cluster().await;
+    let tier = patient(format!("redis-cluster://127.0.0.1:{}", nodes[0].port)).build().unwrap();
     tier_laws(&tier, Env::new().now()).await;
+    for number in 0..100 {
+        let probe = question(&number.to_string());
+        tier.put(&probe, minute(&probe, "x")).await.unwrap();
+    }
+    for node in &nodes {
+        assert_ne!(node.command(&["DBSIZE"]).await, "0");
+    }
+    assert_eq!(tier.remove(&Selector::All).await.unwrap(), 100);
+    for node in &nodes {
+        assert_eq!(node.command(&["DBSIZE"]).await, "0");
+    }
 }
 
 #[tokio::test]
@@ -34,17 +41,17 @@ async fn signs_on_with_password_and_user() {
         Server::start(&["--requirepass", "s3cret:/@", "--user", "app", "on", ">p4ss", "~*", "&*", "+@all"]).await;
     let url = format!("127.0.0.1:{}", server.port);
     for tier in [
-        Redis::builder(format!("redis://:s3cret%3A%2F%40@{url}")),
-        Redis::builder(format!("redis://{url}")).password("s3cret:/@"),
-        Redis::builder(format!("redis://app:p4ss@{url}/1")),
-        Redis::builder(format!("redis://nobody:wrong@{url}")).username("app").password("p4ss"),
+        patient(format!("redis://:s3cret%3A%2F%40@{url}")),
+        patient(format!("redis://{url}")).password("s3cret:/@"),
+        patient(format!("redis://app:p4ss@{url}/1")),
+        patient(format!("redis://nobody:wrong@{url}")).username("app").password("p4ss"),
     ] {
         let tier = tier.build().unwrap();
         let probe = question("signed on");
         tier.put(&probe, minute(&probe, "yes")).await.unwrap();
         assert_eq!(text(&tier, &probe).await.unwrap().as_deref(), Some("yes"));
     }
-    for tier in [Redis::builder(server.url()), Redis::builder(format!("redis://app:wr0ng@{url}"))] {
+    for tier in [patient(server.url()), patient(format!("redis://app:wr0ng@{url}"))] {
         let tier = tier.build().unwrap();
         let error = tier.get(&question("refused")).await.unwrap_err();
         let shown = format!("{tier:?} {error} {error:?}");
@@ -55,7 +62,7 @@ async fn signs_on_with_password_and_user() {
 #[tokio::test]
 async fn the_life_left_is_the_expiry_in_redis() {
     let server = Server::start(&[]).await;
-    let tier = Redis::builder(server.url()).prefix("life:").build().unwrap();
+    let tier = patient(server.url()).prefix("life:").build().unwrap();
     let probe = question("how long");
     tier.put(&probe, minute(&probe, "a minute")).await.unwrap();
     let name = format!("life:{}", probe.key().to_hex());
@@ -70,8 +77,7 @@ async fn the_life_left_is_the_expiry_in_redis() {
 #[tokio::test]
 async fn what_is_not_the_entry_is_a_miss_and_goes() {
     let server = Server::start(&[]).await;
-    let wait = Duration::from_secs(2);
-    let tier = Redis::builder(server.url()).prefix("p:").get_timeout(wait).build().unwrap();
+    let tier = patient(server.url()).prefix("p:").build().unwrap();
     let (mine, other) = (question("mine"), question("other"));
     tier.put(&mine, minute(&mine, "my answer")).await.unwrap();
     let (mine_name, other_name) = (format!("p:{}", mine.key().to_hex()), format!("p:{}", other.key().to_hex()));
@@ -98,7 +104,7 @@ async fn what_is_not_the_entry_is_a_miss_and_goes() {
 async fn with_a_secret_only_entries_of_the_fleet_are_served() {
     let server = Server::start(&[]).await;
     let (fleet, stranger) = (MacKey::new(1, [7; 32]), MacKey::new(1, [8; 32]));
-    let tier = |key: &MacKey| Redis::builder(server.url()).mac(key.clone()).build().unwrap();
+    let tier = |key: &MacKey| patient(server.url()).mac(key.clone()).build().unwrap();
     let (one, other, forger) = (tier(&fleet), tier(&fleet), tier(&stranger));
     let probe = question("forged?");
     forger.put(&probe, minute(&probe, "forged")).await.unwrap();
@@ -110,7 +116,7 @@ async fn with_a_secret_only_entries_of_the_fleet_are_served() {
 #[tokio::test]
 async fn removing_all_leaves_what_is_not_ours() {
     let server = Server::start(&[]).await;
-    let tier = |prefix: &str| Redis::builder(server.url()).prefix(prefix).build().unwrap();
+    let tier = |prefix: &str| patient(server.url()).prefix(prefix).build().unwrap();
     let (ours, theirs) = (tier("a*"), tier("ab"));
     for number in 0..1_200 {
         let probe = question(&number.to_string());
@@ -129,7 +135,7 @@ async fn removing_all_leaves_what_is_not_ours() {
 #[tokio::test]
 async fn a_server_that_refuses_is_an_error_not_a_panic() {
     let server = Server::start(&[]).await;
-    let tier = Redis::builder(server.url()).prefix("p:").build().unwrap();
+    let tier = patient(server.url()).prefix("p:").build().unwrap();
     let probe = question("refused");
     let name = format!("p:{}", probe.key().to_hex());
     server.command(&["LPUSH", &name, "x"]).await;
@@ -145,7 +151,7 @@ async fn a_server_that_refuses_is_an_error_not_a_panic() {
     assert_eq!(text(&tier, &probe).await.unwrap().as_deref(), Some("back"));
     // A password that is asked for from now on.
     server.command(&["CONFIG", "SET", "requirepass", "x"]).await;
-    let fresh = Redis::builder(server.url()).build().unwrap();
+    let fresh = patient(server.url()).build().unwrap();
     assert!(fresh.get(&probe).await.is_err());
 }
 
@@ -154,8 +160,7 @@ async fn an_answer_larger_than_a_segment_arrives_whole() {
     let server = Server::start(&[]).await;
     let proxy = Proxy::before(server.port).await;
     proxy.set(Network::Sliced);
-    let wait = Duration::from_secs(5);
-    let tier = Redis::builder(proxy.url()).get_timeout(wait).put_timeout(wait).build().unwrap();
+    let tier = patient(proxy.url()).build().unwrap();
     let long: String = (0..20_000).map(|number| char::from(b'a' + (number % 26) as u8)).collect();
     let probe = question("long");
     tier.put(&probe, minute(&probe, &long)).await.unwrap();

@@ -41,7 +41,8 @@ pub enum Invalidation {
 
 /// What others change in Redis, from [`Redis::invalidations`](super::Redis::invalidations).
 ///
-/// It begins with [`Invalidation::Flush`] once the server has agreed to push. From then on, whatever changes under the
+/// It begins with [`Invalidation::Flush`] once the server has agreed to push; before that, and from a server that never
+/// does (older than 6.0, or the user may not `CLIENT TRACKING` or `SUBSCRIBE`), nothing comes. From then on, whatever changes under the
 /// prefix comes as [`Invalidation::Key`], in the server's order. When the connection is lost, which shows within a second
 /// even if nothing closes it, and again when it is back, comes `Flush`.
 ///

@@ -48,21 +48,35 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    /// Ends it, and waits until it has ended.
+    async fn stop(mut self) {
+        if !self.0.is_finished() {
+            self.0.abort();
+            let _ = (&mut self.0).await;
+        }
+    }
+}
+
 impl Dialer {
     /// Connects, lets the session use the connection, and connects again, until the tier closes.
     pub(super) async fn keep(self, session: impl Session) {
-        let mut failures = 0;
+        let mut failures: u32 = 0;
         while !self.closing.is_cancelled() {
             match self.dial().await {
                 Some((client, mut running)) => {
-                    failures = 0;
+                    let since = self.clock.now();
                     tokio::select! {
                         () = self.closing.cancelled() => {}
                         () = session.run(client) => {}
                         _ = &mut running.0 => {}
                     }
+                    running.stop().await;
+                    // One that does not last is no success: a server may take everybody in and then throw them out.
+                    let lasted = self.clock.now().saturating_duration_since(since) >= LONGEST_WAIT;
+                    failures = if lasted { 0 } else { failures.saturating_add(1) };
                 }
-                None => failures += 1,
+                None => failures = failures.saturating_add(1),
             }
             session.lost();
             tokio::select! {
@@ -87,7 +101,11 @@ impl Dialer {
             () = self.clock.sleep_until(after(self.clock.now(), self.patience)) => false,
             connected = waiting => connected.is_ok(),
         };
-        connected.then_some((client, running))
+        if connected {
+            return Some((client, running));
+        }
+        running.stop().await;
+        None
     }
 }
 

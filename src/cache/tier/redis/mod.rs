@@ -10,8 +10,8 @@ mod sweep;
 mod tls;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -81,13 +81,8 @@ struct Shared {
     envelopes: Envelopes,
     refusals: Refusals,
     tasks: TaskTracker,
-    started: Mutex<Started>,
-}
-
-#[derive(Default)]
-struct Started {
-    lanes: bool,
-    feed: Option<Arc<Feed>>,
+    started: Once,
+    feed: Mutex<Option<Arc<Feed>>>,
 }
 
 impl Redis {
@@ -114,7 +109,8 @@ impl Redis {
             envelopes: Envelopes::new(Arc::clone(&settings.clock), settings.mac.clone()),
             refusals: Refusals::default(),
             tasks: TaskTracker::new(),
-            started: Mutex::default(),
+            started: Once::new(),
+            feed: Mutex::default(),
             settings,
             dialer,
         }));
@@ -126,12 +122,11 @@ impl Redis {
 
     fn start(&self) {
         let shared = &*self.0;
-        let mut started = shared.started.lock();
-        if !std::mem::replace(&mut started.lanes, true) {
+        shared.started.call_once(|| {
             for lane in &shared.lanes {
                 shared.tasks.spawn(shared.dialer.clone().keep(Carry(Arc::clone(lane))));
             }
-        }
+        });
     }
 
     /// Whether any connection stands now.
@@ -157,8 +152,8 @@ impl Redis {
         if Handle::try_current().is_err() {
             return Err(Error::config(fault::ORIGIN, "invalidations", "no runtime", "call it inside a Tokio runtime"));
         }
-        let mut started = shared.started.lock();
-        let feed = started.feed.get_or_insert_with(|| {
+        let mut feed = shared.feed.lock();
+        let feed = feed.get_or_insert_with(|| {
             let feed = Arc::new(Feed::new(shared.names.clone(), Arc::clone(&shared.settings.clock)));
             shared.tasks.spawn(shared.dialer.clone().keep(Arc::clone(&feed)));
             feed
