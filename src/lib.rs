@@ -67,6 +67,7 @@
 //! | Feature | Adds |
 //! |---|---|
 //! | `openai` | `providers::OpenAi`: any OpenAI-compatible endpoint, over reqwest |
+//! | `redis` | `cache::tier::Redis`: answers shared by a fleet, over fred |
 //! | `metrics` | `observe::Metrics`: everything counted, through the `metrics` facade |
 //! | `disk` | `cache::tier::Disk`: answers that survive a restart, in a log of our own |
 //! | `simulated` | `providers::Simulated`: a model that behaves like a provider, for tests and benches |

@@ -19,6 +19,12 @@ impl CacheKey {
         Self(*blake3::hash(canonical).as_bytes())
     }
 
+    /// Reads what [`to_hex`](Self::to_hex) wrote: a tier outside the process names its entries by it.
+    #[cfg(feature = "redis")]
+    pub(super) fn from_hex(hex: &[u8]) -> Option<Self> {
+        blake3::Hash::from_hex(hex).ok().map(|hash| Self(*hash.as_bytes()))
+    }
+
     /// The digest.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

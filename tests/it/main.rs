@@ -16,6 +16,8 @@ mod laws;
 mod observe;
 mod one_flight;
 mod openai;
+#[cfg(feature = "redis")]
+mod redis;
 mod resilience;
 mod schedule;
 mod simulated;

@@ -57,6 +57,7 @@ impl Envelopes {
     }
 
     /// The time of day in milliseconds of the Unix epoch.
+    #[allow(dead_code, reason = "Redis keeps the time by itself")]
     pub(crate) fn wall_ms(&self) -> u64 {
         millis(since_epoch(self.clock.wall()))
     }

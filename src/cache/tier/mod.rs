@@ -3,7 +3,11 @@
 #[cfg(feature = "disk")]
 mod disk;
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 #[cfg(feature = "disk")]
 pub use disk::{Disk, DiskOptions, DiskStats, DiskSync};
 pub use memory::Memory;
+#[cfg(feature = "redis")]
+pub use redis::Redis;

@@ -1,0 +1,132 @@
+//! One connection that is made again whenever it is lost.
+//!
+//! fred could reconnect by itself, but then it keeps what was asked during an outage and sends it afterwards, sees a
+//! silent server only when nobody asks for half a second, and hangs for good on a write into a full socket. So fred gets
+//! no reconnect policy here: a connection that ends, ends whole, with everything that waited on it, and a new client
+//! takes its place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::interfaces::ClientLike;
+use fred::types::{Builder, ConnectHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::env::{Clock, Random, ThreadRandom, after};
+
+/// First wait after a connection was lost; doubled with each failure, each time between half of it and all of it.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Longest wait between two attempts: with the time to connect it keeps a recovered server's way back below 2 s.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// What every connection of a tier needs.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    pub(super) builder: Builder,
+    /// Bounds one attempt as a whole, all nodes of a cluster included.
+    pub(super) patience: Duration,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) closing: CancellationToken,
+}
+
+/// What is done with a connection.
+pub(super) trait Session: Send + Sync + 'static {
+    /// Uses it until it is of no more use.
+    fn run(&self, client: Client) -> impl Future<Output = ()> + Send;
+
+    /// It ended, or could not be made.
+    fn lost(&self);
+}
+
+/// fred's own task: it ends with this.
+struct Running(ConnectHandle);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Running {
+    /// Ends it, and waits until it has ended.
+    async fn stop(mut self) {
+        if !self.0.is_finished() {
+            self.0.abort();
+            let _ = (&mut self.0).await;
+        }
+    }
+}
+
+impl Dialer {
+    /// Connects, lets the session use the connection, and connects again, until the tier closes.
+    pub(super) async fn keep(self, session: impl Session) {
+        let mut failures: u32 = 0;
+        while !self.closing.is_cancelled() {
+            match self.dial().await {
+                Some((client, mut running)) => {
+                    let since = self.clock.now();
+                    tokio::select! {
+                        () = self.closing.cancelled() => {}
+                        () = session.run(client) => {}
+                        _ = &mut running.0 => {}
+                    }
+                    running.stop().await;
+                    // One that does not last is no success: a server may take everybody in and then throw them out.
+                    let lasted = self.clock.now().saturating_duration_since(since) >= LONGEST_WAIT;
+                    failures = if lasted { 0 } else { failures.saturating_add(1) };
+                }
+                None => failures = failures.saturating_add(1),
+            }
+            session.lost();
+            tokio::select! {
+                () = self.closing.cancelled() => break,
+                () = self.clock.sleep_until(after(self.clock.now(), wait(failures))) => {}
+            }
+        }
+    }
+
+    async fn dial(&self) -> Option<(Client, Running)> {
+        let client = self.builder.build().ok()?;
+        let starting = client.clone();
+        let waiting = starting.wait_for_connect();
+        let mut waiting = std::pin::pin!(waiting);
+        // Polled before connecting: it must not miss what it waits for.
+        if futures_util::poll!(waiting.as_mut()).is_ready() {
+            return None;
+        }
+        let running = Running(client.connect());
+        let connected = tokio::select! {
+            () = self.closing.cancelled() => false,
+            () = self.clock.sleep_until(after(self.clock.now(), self.patience)) => false,
+            connected = waiting => connected.is_ok(),
+        };
+        if connected {
+            return Some((client, running));
+        }
+        running.stop().await;
+        None
+    }
+}
+
+fn wait(failures: u32) -> Duration {
+    let longest = FIRST_WAIT.saturating_mul(1 << failures.min(8)).min(LONGEST_WAIT);
+    let half = longest / 2;
+    let share = (ThreadRandom.next() >> 11) as f64 / (1_u64 << 53) as f64;
+    half + half.mul_f64(share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_second_and_differ() {
+        for (failures, longest) in [(0, 100), (1, 200), (2, 400), (3, 800), (4, 1000), (u32::MAX, 1000)] {
+            let longest = Duration::from_millis(longest);
+            let waits: Vec<_> = (0..50).map(|_| wait(failures)).collect();
+            assert!(waits.iter().all(|wait| (longest / 2..=longest).contains(wait)), "{failures}: {waits:?}");
+            assert!(waits.iter().any(|wait| *wait != waits[0]));
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Answers in Redis, shared by a fleet, on fred.
+
+mod builder;
+mod fault;
+mod feed;
+mod lane;
+mod link;
+mod names;
+mod sweep;
+mod tls;
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fred::bytes::Bytes;
+use fred::interfaces::KeysInterface;
+use fred::types::Expiration;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::task::TaskTracker;
+
+pub use builder::RedisBuilder;
+pub use feed::{Invalidation, Invalidations};
+
+use crate::cache::envelope::{Envelopes, MAX_ENVELOPE, Refusals, Refused};
+use crate::cache::{CacheKey, CacheTier, Entry, Probe, Selector};
+use crate::env::after;
+use crate::error::{Error, ErrorKind, Result};
+use feed::Feed;
+use lane::{Carry, Lane};
+use link::Dialer;
+use names::Names;
+
+/// Answers in Redis: one node, Sentinel or Cluster, with or without TLS.
+///
+/// # What it does
+/// `get` is one read, `put` one `SET` with the entry's remaining life as its expiry; removing a key is `UNLINK`, removing
+/// all is `SCAN` in batches, never `KEYS`, on every master of a cluster, and touches only names this tier gives. A value
+/// that is not exactly the entry asked for (foreign, damaged, of another key or version, too large) is a miss, counted in
+/// [`refused`](Self::refused), and removed.
+///
+/// # When Redis fails
+/// Every call comes back within its timeout and a tenth of it. A connection on which nothing was answered for 500 ms
+/// while somebody waited is given up; from then on calls fail at once, without waiting, until a new one stands: tried
+/// after 100 ms, then at growing distances up to a second, for ever. `LOADING`, `READONLY`, `OOM`, `MISCONF`, `NOAUTH`
+/// are errors of this tier only: the cache counts them and the call goes on. A value in Redis is never served for
+/// another key, whatever happened to the connection: the full key stands in it.
+///
+/// # Cost
+/// A `get`: one round trip and the hash of the request. Clones share the connections.
+///
+/// # Cancellation
+/// A dropped call gives its place back at once. What was sent already is answered into the void, never to another call.
+///
+/// # Tasks
+/// One for each connection, and one for [`invalidations`](Self::invalidations) if asked for. They end with the last
+/// clone, or by [`shutdown`](Self::shutdown). They live in the runtime in which the tier was built or first used.
+///
+/// # Example
+/// ```no_run
+/// # fn main() -> sluicegate::Result<()> {
+/// use sluicegate::cache::{Cache, tier::Redis};
+/// let redis = Redis::builder("rediss://cache.internal:6380/0").password("…").prefix("support-desk:").build()?;
+/// let cache = Cache::on(redis);
+/// # let _ = cache; Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Redis(Arc<Shared>);
+
+struct Shared {
+    settings: RedisBuilder,
+    names: Names,
+    dialer: Dialer,
+    lanes: Vec<Arc<Lane>>,
+    next: AtomicUsize,
+    places: Semaphore,
+    envelopes: Envelopes,
+    refusals: Refusals,
+    tasks: TaskTracker,
+    started: Once,
+    feed: Mutex<Option<Arc<Feed>>>,
+}
+
+impl Redis {
+    /// A tier on the server of this URL, in one of these forms; user, password and database are optional:
+    ///
+    /// - `redis://user:password@host:6379/0`, one node;
+    /// - `redis-sentinel://user:password@host:26379/0?sentinelServiceName=main&node=host2:26379`, whatever node the
+    ///   sentinels name; `sentinelUsername` and `sentinelPassword` when they ask for others;
+    /// - `redis-cluster://user:password@host:6379?node=host2:6379`, a cluster, found through any of its nodes.
+    ///
+    /// With `rediss` instead of `redis` it speaks TLS and trusts the system's root certificates, or those in the file
+    /// that `SSL_CERT_FILE` names. User and password in a URL are percent-encoded.
+    pub fn builder(url: impl Into<String>) -> RedisBuilder {
+        RedisBuilder::new(url)
+    }
+
+    fn new(settings: RedisBuilder, dialer: Dialer) -> Self {
+        let lane = |_| Arc::new(Lane::new(Arc::clone(&settings.clock)));
+        let this = Self(Arc::new(Shared {
+            names: Names(settings.prefix.clone()),
+            lanes: (0..settings.pool).map(lane).collect(),
+            next: AtomicUsize::new(0),
+            places: Semaphore::new(settings.max_in_flight),
+            envelopes: Envelopes::new(Arc::clone(&settings.clock), settings.mac.clone()),
+            refusals: Refusals::default(),
+            tasks: TaskTracker::new(),
+            started: Once::new(),
+            feed: Mutex::default(),
+            settings,
+            dialer,
+        }));
+        if Handle::try_current().is_ok() {
+            this.start();
+        }
+        this
+    }
+
+    fn start(&self) {
+        let shared = &*self.0;
+        shared.started.call_once(|| {
+            for lane in &shared.lanes {
+                shared.tasks.spawn(shared.dialer.clone().keep(Carry(Arc::clone(lane))));
+            }
+        });
+    }
+
+    /// Whether any connection stands now.
+    pub fn is_connected(&self) -> bool {
+        self.0.lanes.iter().any(|lane| lane.is_up())
+    }
+
+    /// How many values were found that were not the entry asked for, and removed.
+    pub fn refused(&self) -> u64 {
+        self.0.refusals.faults()
+    }
+
+    /// What others change in Redis from now on, for a memory tier in front of this one; see [`Invalidations`]. The first
+    /// use of this opens one more connection. Must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shutdown`] after [`shutdown`](Self::shutdown), [`ErrorKind::Config`] outside of a runtime.
+    pub fn invalidations(&self) -> Result<Invalidations> {
+        let shared = &*self.0;
+        if shared.dialer.closing.is_cancelled() {
+            return Err(Error::new(ErrorKind::Shutdown, fault::ORIGIN, "the tier is shut down"));
+        }
+        if Handle::try_current().is_err() {
+            return Err(Error::config(fault::ORIGIN, "invalidations", "no runtime", "call it inside a Tokio runtime"));
+        }
+        let mut feed = shared.feed.lock();
+        let feed = feed.get_or_insert_with(|| {
+            let feed = Arc::new(Feed::new(shared.names.clone(), Arc::clone(&shared.settings.clock)));
+            shared.tasks.spawn(shared.dialer.clone().keep(Arc::clone(&feed)));
+            feed
+        });
+        Ok(feed.subscribe(shared.dialer.closing.clone()))
+    }
+
+    /// Closes all connections of all clones and waits until its tasks have ended. Every call fails from now on.
+    pub async fn shutdown(&self) {
+        self.0.dialer.closing.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// A place among the commands under way, and the connection to use.
+    fn enter(&self) -> Result<(SemaphorePermit<'_>, &Arc<Lane>)> {
+        let shared = &*self.0;
+        if shared.dialer.closing.is_cancelled() {
+            return Err(Error::new(ErrorKind::Shutdown, fault::ORIGIN, "the tier is shut down"));
+        }
+        self.start();
+        let full = |_| Error::new(ErrorKind::Overloaded, fault::ORIGIN, "max_in_flight commands are under way");
+        let place = shared.places.try_acquire().map_err(full)?;
+        let first = shared.next.fetch_add(1, Relaxed);
+        let lanes = (0..shared.lanes.len()).map(|step| &shared.lanes[(first.wrapping_add(step)) % shared.lanes.len()]);
+        let lane = lanes.clone().find(|lane| lane.is_up()).unwrap_or(&shared.lanes[first % shared.lanes.len()]);
+        Ok((place, lane))
+    }
+
+    async fn unlink(&self, lane: &Lane, key: &CacheKey, budget: Duration) -> Result<u64> {
+        let name = self.0.names.of(key);
+        lane.ask(budget, |client| async move { client.unlink(name).await }).await
+    }
+
+    async fn find(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
+        let (_place, lane) = self.enter()?;
+        let shared = &*self.0;
+        let (clock, budget) = (&shared.settings.clock, shared.settings.get_timeout);
+        let until = after(clock.now(), budget);
+        let name = shared.names.of(&probe.key());
+        // Not GET: whoever wrote something huge under this name must not fill memory, or the time of every get.
+        let read = |client: lane::Asked| async move { client.getrange::<Bytes, _>(name, 0, MAX_ENVELOPE).await };
+        let found = lane.ask(budget, read).await?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        match shared.envelopes.decode(&found, probe) {
+            Ok(entry) => Ok(Some(Arc::new(entry))),
+            // Redis drops it by itself.
+            Err(Refused::Expired) => Ok(None),
+            Err(reason) => {
+                shared.refusals.count(reason);
+                let left = until.saturating_duration_since(clock.now());
+                if left >= Duration::from_millis(1) {
+                    // A miss either way; what stays is found again.
+                    let _ = self.unlink(lane, &probe.key(), left).await;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    async fn keep(&self, probe: &Probe, entry: &Entry) -> Result<()> {
+        let (_place, lane) = self.enter()?;
+        let clock = &self.0.settings.clock;
+        // Too large or too deep: declined, as any tier may.
+        let Ok(value) = self.0.envelopes.encode(probe, entry) else { return Ok(()) };
+        let life = entry.expires().saturating_duration_since(clock.now()).as_millis();
+        if life == 0 {
+            return Ok(());
+        }
+        let expiry = Expiration::PX(i64::try_from(life).unwrap_or(i64::MAX));
+        let value = Bytes::from(value);
+        let name = self.0.names.of(&probe.key());
+        let set = |client: lane::Asked| async move { client.set(name, value, Some(expiry), None, false).await };
+        lane.ask(self.0.settings.put_timeout, set).await
+    }
+}
+
+#[async_trait]
+impl CacheTier for Redis {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    async fn get(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
+        self.find(probe).await
+    }
+
+    async fn put(&self, probe: &Probe, entry: Arc<Entry>) -> Result<()> {
+        self.keep(probe, &entry).await
+    }
+
+    /// All of them takes one `SCAN` through the whole key space in batches of 500; it does not see what is put meanwhile.
+    async fn remove(&self, selector: &Selector) -> Result<u64> {
+        let (_place, lane) = self.enter()?;
+        let budget = self.0.settings.put_timeout;
+        match selector {
+            Selector::Key(key) => self.unlink(lane, key, budget).await,
+            Selector::All => Box::pin(sweep::all(lane, &self.0.names, budget)).await,
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.dialer.closing.cancel();
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let up = self.0.lanes.iter().filter(|lane| lane.is_up()).count();
+        f.debug_struct("Redis")
+            .field("connections", &self.0.lanes.len())
+            .field("connected", &up)
+            .field("refused", &self.refused())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,57 @@
+//! What entries are called in Redis: the prefix and the 64 hexadecimal digits of the key.
+
+use crate::cache::CacheKey;
+
+const DIGITS: usize = 64;
+
+/// The names under one prefix.
+#[derive(Clone)]
+pub(super) struct Names(pub(super) String);
+
+impl Names {
+    pub(super) fn of(&self, key: &CacheKey) -> String {
+        let mut name = String::with_capacity(self.0.len() + DIGITS);
+        name.push_str(&self.0);
+        name.push_str(&key.to_hex());
+        name
+    }
+
+    /// The key of a name that this tier gave; none for whatever else lives under the prefix.
+    pub(super) fn key(&self, name: &[u8]) -> Option<CacheKey> {
+        let hex = name.strip_prefix(self.0.as_bytes())?;
+        // One spelling only: a name in capitals is not one of ours.
+        let ours = hex.len() == DIGITS && !hex.iter().any(u8::is_ascii_uppercase);
+        if ours { CacheKey::from_hex(hex) } else { None }
+    }
+
+    /// Matches every name under the prefix, and of foreign ones only those that start with it too.
+    pub(super) fn pattern(&self) -> String {
+        let mut pattern = String::with_capacity(self.0.len() + 1);
+        for letter in self.0.chars() {
+            if matches!(letter, '*' | '?' | '[' | ']' | '\\' | '^') {
+                pattern.push('\\');
+            }
+            pattern.push(letter);
+        }
+        pattern.push('*');
+        pattern
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_back_to_its_key_and_no_other_name_does() {
+        let names = Names("app:".into());
+        let key = CacheKey::from_hex(&[b'a'; 64]).unwrap();
+        let name = names.of(&key);
+        assert_eq!(names.key(name.as_bytes()), Some(key));
+        let upper = format!("app:{}", "A".repeat(64));
+        for foreign in ["app:", "app:lease:1", "", &name[1..], &name[..67], &format!("{name}0"), &upper] {
+            assert_eq!(names.key(foreign.as_bytes()), None, "{foreign}");
+        }
+        assert_eq!(Names("a*[b]?\\".into()).pattern(), "a\\*\\[b\\]\\?\\\\*");
+    }
+}
