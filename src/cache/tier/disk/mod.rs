@@ -11,7 +11,11 @@
 //!
 //! A look-up reads what the system has cached at once, in about a microsecond; on Linux it can tell. What is not cached
 //! is read on a blocking thread, so that a slow disk stops nobody else. Puts are written on a blocking thread too, at most
-//! 64 at a time: when the disk does not keep up, more are declined with an error rather than queued.
+//! 64 at a time: when the disk does not keep up, more are declined with an error rather than queued. The hop costs more
+//! than the write, but a write waits for the disk whenever the system has too much unwritten.
+//!
+//! Measured on two cores with 2 KB answers in the page cache (`cargo bench --bench disk --features disk`): a look-up 3.7 us,
+//! of which parsing the answer takes 1.8; a put 38 us, of which the hop takes 13; 100,000 entries reopened in 78 ms.
 //!
 //! # When things go wrong
 //!
