@@ -85,6 +85,7 @@ async fn provider() -> Result<SimulatedServer, Box<dyn Error>> {
         .seed(7)
         .first_chunk(Duration::from_millis(350), 0.35)
         .tokens_per_second(150.0)
+        .output_tokens(30, 300)
         .rpm(RPM)
         .tpm(TPM)
         .error_rate(0.01)
