@@ -24,7 +24,7 @@ const HANG: Duration = Duration::from_secs(10);
 
 /// A tier that waits as long as a machine under load may need: for tests in which nothing is slow on purpose.
 fn patient(url: impl Into<String>) -> RedisBuilder {
-    Redis::builder(url).get_timeout(HANG / 2).put_timeout(HANG / 2)
+    Redis::builder(url).get_timeout(HANG / 2).put_timeout(HANG / 2).connect_timeout(HANG / 2)
 }
 
 /// A tier with the standard patience for gets.

@@ -195,3 +195,16 @@ async fn the_last_clone_takes_its_connections_along() {
     assert_eq!(tier.get(&question("x")).await.unwrap_err().kind(), ErrorKind::Shutdown);
     assert_eq!(tier.invalidations().unwrap_err().kind(), ErrorKind::Shutdown);
 }
+
+/// A connection that is not used is not taken for a silent one.
+#[tokio::test]
+async fn an_idle_connection_stays() {
+    let server = Server::start(&[]).await;
+    let proxy = Proxy::before(server.port).await;
+    let tier = standard(proxy.url()).put_timeout(Duration::from_millis(100)).pool(1).build().unwrap();
+    joined(&tier).await;
+    // Three times as long as a silent one would have been kept.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(proxy.accepted(), 1);
+    assert!(tier.is_connected());
+}

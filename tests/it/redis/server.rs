@@ -18,13 +18,13 @@ pub(super) struct Server {
     process: Option<Child>,
 }
 
-/// A port nobody listens on, below those that the system gives to outgoing connections: a test that connects somewhere
-/// cannot take it before the server does, and a cluster's second port, 10,000 above, exists.
+/// A port nobody listens on. It and the port 10,000 above, which a cluster takes too, lie below those that the system
+/// gives to outgoing connections: a test that connects somewhere cannot take one before the server does.
 fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 20_000 + (std::process::id().wrapping_mul(61).wrapping_add(step) % 12_000) as u16;
+        let port = 20_000 + (std::process::id().wrapping_mul(61).wrapping_add(step) % 2_700) as u16;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
