@@ -64,8 +64,10 @@ impl Envelopes {
 
     /// When this entry expires, in milliseconds of the Unix epoch, rounded down.
     pub(crate) fn expires_ms(&self, entry: &Entry) -> u64 {
+        // The wall first: time that passes between the two readings shortens the life, and never lengthens it.
+        let wall = since_epoch(self.clock.wall());
         let left = entry.expires().saturating_duration_since(self.clock.now());
-        millis(since_epoch(self.clock.wall()).saturating_add(left))
+        millis(wall.saturating_add(left))
     }
 
     /// The entry of this request as bytes.
@@ -123,9 +125,10 @@ impl Envelopes {
         if header.key != *probe.key().as_bytes() {
             return Err(Refused::WrongKey);
         }
+        // The monotonic time first: what passes until the wall is read, and while the payload is, shortens the life.
+        let now = self.clock.now();
         let (age, left) = self.life(&header)?;
         let payload = payload::read(&body[HEADER..], header.flags & LZ4 != 0, header.decoded as usize)?;
-        let now = self.clock.now();
         let (created, ttl) = now.checked_sub(age).map_or((now, left), |created| (created, age.saturating_add(left)));
         let entry = Entry::new(probe, payload.completion, payload.chunks, created, ttl, payload.cost);
         if entry.serves(probe) { Ok(entry) } else { Err(Refused::Expired) }

@@ -163,12 +163,24 @@ mod windows {
     }
 }
 
-/// Makes the folder ours and holds it until the file is dropped, or the process is gone. `None` if another holds it.
-pub(super) fn hold(folder: &Path) -> io::Result<Option<File>> {
+/// A folder that is ours until this is dropped, or the process is gone.
+#[derive(Debug)]
+pub(super) struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that was being started meanwhile has the file open too, until it runs its own
+        // program. Unlocking lets go for all of them.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Makes the folder ours. `None` if another holds it.
+pub(super) fn hold(folder: &Path) -> io::Result<Option<Held>> {
     private(folder)?;
     let file = ours(OpenOptions::new().read(true).write(true).create(true).truncate(false)).open(folder.join(LOCK))?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(Held(file))),
         Err(std::fs::TryLockError::WouldBlock) => Ok(None),
         Err(std::fs::TryLockError::Error(error)) => Err(error),
     }

@@ -2,7 +2,6 @@
 //!
 //! All of it waits for the disk, but [`Log::find`] and [`Log::expire`]. Only one thread writes at a time; readers go on.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::files::{Segment, segment_path, sync_folder};
+use super::files::{Held, Segment, segment_path, sync_folder};
 use super::index::{Index, Slot};
 use super::options::DiskSync;
 use super::record::{HEAD, Kind, head, name, parse};
@@ -26,7 +25,7 @@ pub(super) struct Log {
     index: RwLock<Index>,
     writer: Mutex<Writer>,
     /// Held as long as the log is.
-    _lock: File,
+    _lock: Held,
 }
 
 #[derive(Debug)]
@@ -45,7 +44,7 @@ pub(super) struct Now {
 
 impl Log {
     pub(super) fn new(
-        (folder, lock): (PathBuf, File),
+        (folder, lock): (PathBuf, Held),
         (max_bytes, segment_bytes, sync): (u64, u64, DiskSync),
         found: Found,
         now: Instant,
