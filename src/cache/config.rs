@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::CacheTier;
+use super::{CacheTier, KeyPolicy, Namespace, StorePolicy};
 
 /// How answers are cached.
 ///
@@ -15,32 +15,52 @@ use super::CacheTier;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Cache {
-    pub(super) memory: Option<MemoryLimits>,
+    pub(super) in_memory: bool,
+    pub(super) namespaces: Vec<Namespace>,
     pub(super) outer: Vec<Arc<dyn CacheTier>>,
-    pub(super) ttl: Duration,
     pub(super) tier_timeout: Duration,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct MemoryLimits {
-    pub(super) entries: usize,
-    pub(super) bytes: u64,
+    pub(super) keys: KeyPolicy,
+    pub(super) store: StorePolicy,
 }
 
 impl Cache {
     /// In this process's memory: at most so many answers (at least 1), and 256 MiB unless
-    /// [`max_bytes`](Self::max_bytes) says otherwise.
+    /// [`max_bytes`](Self::max_bytes) says otherwise. Vectors and values have memory of their own: see [`Namespace`].
     pub fn memory(entries: usize) -> Self {
-        Self::new(Some(MemoryLimits { entries, bytes: 256 << 20 }), Vec::new())
+        let mut this = Self::new(true, Vec::new());
+        this.responses().entries = entries;
+        this
     }
 
     /// In this tier, and not in memory.
     pub fn on(tier: impl CacheTier) -> Self {
-        Self::new(None, vec![Arc::new(tier)])
+        Self::new(false, vec![Arc::new(tier)])
     }
 
-    fn new(memory: Option<MemoryLimits>, outer: Vec<Arc<dyn CacheTier>>) -> Self {
-        Self { memory, outer, ttl: Duration::from_secs(3600), tier_timeout: Duration::from_millis(100) }
+    fn new(in_memory: bool, outer: Vec<Arc<dyn CacheTier>>) -> Self {
+        Self {
+            in_memory,
+            namespaces: Namespace::ready_made(),
+            outer,
+            tier_timeout: Duration::from_millis(100),
+            keys: KeyPolicy::default(),
+            store: StorePolicy::default(),
+        }
+    }
+
+    /// The first namespace is that of answers.
+    fn responses(&mut self) -> &mut Namespace {
+        &mut self.namespaces[0]
+    }
+
+    /// Adds a namespace, or gives one that is there already another size and time to live.
+    #[must_use]
+    pub fn namespace(mut self, namespace: Namespace) -> Self {
+        match self.namespaces.iter_mut().find(|known| known.name == namespace.name) {
+            Some(known) => *known = namespace,
+            None => self.namespaces.push(namespace),
+        }
+        self
     }
 
     /// Adds a tier outside those given before: it is asked when they have nothing, what it has fills them, with the life
@@ -52,11 +72,11 @@ impl Cache {
         self
     }
 
-    /// How long an answer is served; more than zero. One hour unless set: long enough for questions that come again in
+    /// How long an answer is served; more than zero. Other namespaces have their own. One hour unless set: long enough for questions that come again in
     /// a session or a shift, short enough that a corrected prompt or model is seen the same day.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
+        self.responses().ttl = ttl;
         self
     }
 
@@ -69,12 +89,24 @@ impl Cache {
         self
     }
 
+    /// What is part of the key; everything that can change the answer unless set.
+    #[must_use]
+    pub fn keys(mut self, policy: KeyPolicy) -> Self {
+        self.keys = policy;
+        self
+    }
+
+    /// Which answers may be kept; complete and successful ones unless set.
+    #[must_use]
+    pub fn store(mut self, policy: StorePolicy) -> Self {
+        self.store = policy;
+        self
+    }
+
     /// Bytes of memory for answers at most, their requests included; at least 1. No effect on tiers outside memory.
     #[must_use]
     pub fn max_bytes(mut self, max: u64) -> Self {
-        if let Some(memory) = &mut self.memory {
-            memory.bytes = max;
-        }
+        self.responses().max_bytes = max;
         self
     }
 }

@@ -1,24 +1,24 @@
-//! One stored answer.
+//! One stored answer, vector or value.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use super::payload::Payload;
+use super::selector::Labels;
+use super::{CacheKey, Probe, canonical};
+use crate::types::{ChatChunk, ChatCompletion, ChatResponse, ChatStream, Cost, Finish, Source, Trace, Usage};
 
-use super::{CacheKey, Probe};
-use crate::types::{
-    ChatChunk, ChatCompletion, ChatResponse, ChatStream, Choice, Content, Cost, Extra, Finish, Message, Part, Source,
-    Trace, Usage,
-};
-
-/// One answer, with the chunks it came in if it was streamed. It serves calls and streams alike.
+/// What is stored under the canonical bytes of a request: its payload, its life, its labels and what it once cost.
 pub struct Entry {
     canonical: Box<[u8]>,
-    completion: Arc<ChatCompletion>,
-    chunks: Arc<[Arc<ChatChunk>]>,
+    key: OnceLock<CacheKey>,
+    payload: Payload,
+    labels: Labels,
     created: Instant,
+    fresh: Instant,
     expires: Instant,
+    took: Duration,
     cost: Option<Cost>,
 }
 
@@ -32,23 +32,106 @@ impl Entry {
         ttl: Duration,
         cost: Option<Cost>,
     ) -> Self {
-        let expires = crate::env::after(created, ttl);
-        Self { canonical: probe.bytes().into(), completion, chunks, created, expires, cost }
+        Self { cost, ..Self::of(probe, Payload::Chat { completion, chunks }, created, ttl) }
     }
 
-    /// Whether it was stored for exactly this request and is still alive.
+    /// Whatever was asked for, served for so long.
+    pub fn of(probe: &Probe, payload: Payload, created: Instant, ttl: Duration) -> Self {
+        let fresh = crate::env::after(created, ttl);
+        let key = probe.known_key().map_or_else(OnceLock::new, OnceLock::from);
+        Self {
+            canonical: probe.bytes().into(),
+            key,
+            payload,
+            labels: Labels::default(),
+            created,
+            fresh,
+            expires: fresh,
+            took: Duration::ZERO,
+            cost: None,
+        }
+    }
+
+    /// What it can be selected by, beside its key and its namespace.
+    #[must_use]
+    pub fn with_labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// For how long after its time to live it is kept, stale, for those who take it so.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.expires = crate::env::after(self.fresh, grace);
+        self
+    }
+
+    /// How long it took to make.
+    #[must_use]
+    pub fn with_took(mut self, took: Duration) -> Self {
+        self.took = took;
+        self
+    }
+
+    /// What it was billed when it was made.
+    #[must_use]
+    pub fn with_cost(mut self, cost: Option<Cost>) -> Self {
+        self.cost = cost;
+        self
+    }
+
+    /// Whether it was stored for exactly this request and has not expired; it may be stale.
     pub fn serves(&self, probe: &Probe) -> bool {
-        probe.now() < self.expires && *self.canonical == *probe.bytes()
+        probe.now() < self.expires && self.is_of(probe)
     }
 
-    /// The name of its request outside the process; hashes the request anew each time.
+    /// Whether it was stored for exactly this request, alive or not.
+    pub(crate) fn is_of(&self, probe: &Probe) -> bool {
+        *self.canonical == *probe.bytes()
+    }
+
+    /// The name of its request outside the process. The first use may hash the request.
     pub fn key(&self) -> CacheKey {
-        CacheKey::of(&self.canonical)
+        *self.key.get_or_init(|| CacheKey::of(&self.canonical))
     }
 
-    /// The answer.
-    pub fn completion(&self) -> &Arc<ChatCompletion> {
-        &self.completion
+    /// The key, if it has been computed.
+    pub(super) fn known_key(&self) -> Option<CacheKey> {
+        self.key.get().copied()
+    }
+
+    /// The namespace it was stored in.
+    pub fn namespace(&self) -> &str {
+        canonical::namespace(&self.canonical)
+    }
+
+    /// What it can be selected by.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// What is stored.
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// The answer, if it is one.
+    pub fn completion(&self) -> Option<&Arc<ChatCompletion>> {
+        match &self.payload {
+            Payload::Chat { completion, .. } => Some(completion),
+            _ => None,
+        }
+    }
+
+    /// The answer as chunks: as they came, or one chunk when it was not streamed. None if it is no answer.
+    pub fn chunks(&self) -> Arc<[Arc<ChatChunk>]> {
+        match &self.payload {
+            Payload::Chat { completion, chunks } if chunks.is_empty() => {
+                Arc::from([Arc::new(ChatChunk::from_completion(completion))])
+            }
+            Payload::Chat { chunks, .. } => Arc::clone(chunks),
+            _ => Arc::from([]),
+        }
     }
 
     /// How old it is.
@@ -61,21 +144,19 @@ impl Entry {
         self.created
     }
 
-    /// When it ceases to be served.
+    /// Until when it is fresh; from then until it expires it is stale.
+    pub fn fresh_until(&self) -> Instant {
+        self.fresh
+    }
+
+    /// When it ceases to be served at all.
     pub fn expires(&self) -> Instant {
         self.expires
     }
 
-    /// Whether it was stored for exactly this request, alive or not.
-    #[cfg(feature = "_envelope")]
-    pub(crate) fn is_of(&self, probe: &Probe) -> bool {
-        *self.canonical == *probe.bytes()
-    }
-
-    /// The chunks it came in; none if it was not streamed.
-    #[cfg(feature = "_envelope")]
-    pub(crate) fn streamed(&self) -> &[Arc<ChatChunk>] {
-        &self.chunks
+    /// How long it took to make.
+    pub fn took(&self) -> Duration {
+        self.took
     }
 
     /// What it was billed when it was made, if known.
@@ -83,103 +164,57 @@ impl Entry {
         self.cost
     }
 
-    /// About how many bytes of memory it takes: its request, its texts, log probabilities and unknown fields twice if it
-    /// was streamed, and fixed parts.
+    /// About how many bytes of memory it takes: its request, its payload, its labels and fixed parts.
     pub fn weight(&self) -> u64 {
-        const CHUNK: usize = size_of::<ChatChunk>() + 256;
-        let choice_bytes = |choice: &Choice| {
-            let logprobs = choice.logprobs.as_ref().map_or(0, value_bytes);
-            text_bytes(&choice.message) + logprobs + extra_bytes(&choice.extra)
-        };
-        let choices: usize = self.completion.choices.iter().map(choice_bytes).sum();
-        let texts = choices + extra_bytes(&self.completion.extra);
-        let fixed = 512 + 512 * self.completion.choices.len();
-        (self.canonical.len() + texts * (1 + usize::from(!self.chunks.is_empty())) + fixed + CHUNK * self.chunks.len())
-            as u64
+        (self.canonical.len() + size_of::<Self>() + self.payload.weight() + self.labels.weight()) as u64
     }
 
     /// The answer as a call gives it.
     pub(super) fn respond(&self, trace: Trace) -> ChatResponse {
-        let mut response = ChatResponse::new(Arc::clone(&self.completion));
+        let completion = self.completion().map_or_else(Arc::default, Arc::clone);
+        let mut response = ChatResponse::new(completion);
         *response.trace_mut() = trace;
         response
     }
 
     /// The answer as a stream gives it: chunk by chunk as it once came, or as a single chunk.
     pub(super) fn replay(&self, trace: Trace) -> ChatStream {
-        let finish = Finish { usage: self.completion.usage.clone(), trace };
+        let finish = Finish { usage: self.usage().cloned(), trace };
         ChatStream::replay(self.chunks(), finish)
     }
 
-    /// The answer as chunks: as they came, or one chunk when it was not streamed.
-    pub fn chunks(&self) -> Arc<[Arc<ChatChunk>]> {
-        if self.chunks.is_empty() {
-            Arc::from([Arc::new(ChatChunk::from_completion(&self.completion))])
-        } else {
-            Arc::clone(&self.chunks)
+    /// What the answer once used.
+    pub(super) fn usage(&self) -> Option<&Usage> {
+        self.completion()?.usage.as_ref()
+    }
+
+    /// Tokens it once took.
+    pub(super) fn tokens(&self) -> u64 {
+        let tokens = |usage: &Usage| usage.prompt_tokens.saturating_add(usage.completion_tokens);
+        match &self.payload {
+            Payload::Vector(vector) => vector.tokens,
+            _ => self.usage().map_or(0, tokens),
         }
     }
 
     /// What a caller is told who gets this answer without an upstream call: nothing billed, this much saved.
     pub(super) fn saved(&self, source: Source, now: Instant) -> Trace {
-        let tokens = |usage: &Usage| usage.prompt_tokens.saturating_add(usage.completion_tokens);
+        let stored = matches!(source, Source::Cache(_));
         Trace {
             source,
-            age: matches!(source, Source::Cache(_)).then(|| self.age(now)),
+            age: stored.then(|| self.age(now)),
+            ttl_left: stored.then(|| self.fresh.saturating_duration_since(now)),
             cost: Some(Cost::ZERO),
             saved: self.cost,
-            saved_tokens: self.completion.usage.as_ref().map_or(0, tokens),
+            saved_tokens: self.tokens(),
             ..Trace::default()
         }
     }
-
-    /// Whether it may be kept: every choice came to a proper end, says something, and refuses nothing.
-    pub(super) fn is_storable(&self) -> bool {
-        let says = |message: &Message| !message.tool_calls.is_empty() || message.texts().any(|text| !text.is_empty());
-        self.completion.is_complete()
-            && self.completion.choices.iter().all(|c| says(&c.message) && c.message.refusal.is_none())
-    }
-}
-
-fn text_bytes(message: &Message) -> usize {
-    let content = match &message.content {
-        None => 0,
-        Some(Content::Text(text)) => text.len(),
-        Some(Content::Parts(parts)) => parts.iter().map(part_bytes).sum(),
-    };
-    let calls = message.tool_calls.iter().map(|call| 256 + call.function.name.len() + call.function.arguments.len());
-    content + calls.sum::<usize>() + extra_bytes(&message.extra)
-}
-
-fn part_bytes(part: &Part) -> usize {
-    256 + match part {
-        Part::Text { text, .. } => text.len(),
-        Part::ImageUrl { image_url, .. } => image_url.url.len(),
-        Part::InputAudio { input_audio, .. } => input_audio.data.len(),
-        Part::Other(value) => value_bytes(value),
-    }
-}
-
-fn extra_bytes(extra: &Extra) -> usize {
-    extra.iter().map(|(name, value)| 64 + name.len() + value_bytes(value)).sum()
-}
-
-fn value_bytes(value: &Value) -> usize {
-    size_of::<Value>()
-        + match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-            Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(value_bytes).sum(),
-            Value::Object(map) => extra_bytes(map),
-        }
 }
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
-            .field("weight", &self.weight())
-            .field("chunks", &self.chunks.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Entry").field("payload", &self.payload).field("weight", &self.weight()).finish_non_exhaustive()
     }
 }
 
@@ -187,7 +222,7 @@ impl fmt::Debug for Entry {
 mod tests {
     use super::*;
     use crate::client::ClientInfo;
-    use crate::types::ChatRequest;
+    use crate::types::{ChatRequest, Choice, Content, Message, Part};
     use serde_json::json;
 
     #[test]

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::canonical::write_chat;
+use super::canonical::{self, Sharing, write_chat, write_embedding, write_value};
+use super::namespace::{EMBEDDINGS, RESPONSES};
 use crate::client::ClientInfo;
 use crate::fingerprint::fingerprint;
-use crate::types::ChatRequest;
+use crate::types::{CacheControl, ChatRequest, EmbedItem, EmbedRequest, Extensions, Scope, Tenant};
 
 /// The 256-bit name of a request outside the process: blake3 of its canonical bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +24,12 @@ impl CacheKey {
     #[cfg(feature = "redis")]
     pub(super) fn from_hex(hex: &[u8]) -> Option<Self> {
         blake3::Hash::from_hex(hex).ok().map(|hash| Self(*hash.as_bytes()))
+    }
+
+    /// A key that was stored as bytes.
+    #[cfg(feature = "_envelope")]
+    pub(super) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     /// The digest.
@@ -60,13 +67,47 @@ thread_local! {
 const KEEP: usize = 256 * 1024;
 
 impl Probe {
-    /// The probe of a chat request to this client, at this time.
+    /// The probe of a chat request to this client, at this time, in the namespace and scope its
+    /// [`CacheControl`] names.
     pub fn chat(info: &ClientInfo, request: &ChatRequest, now: Instant) -> Self {
+        let place = place(&request.extensions, RESPONSES);
+        Self::write(now, |bytes| write_chat(bytes, place, (info, ""), request))
+    }
+
+    /// The probe of one input of an embedding request to this client, at this time.
+    pub fn embedding(info: &ClientInfo, request: &EmbedRequest, input: EmbedItem<'_>, now: Instant) -> Self {
+        let place = place(&request.extensions, EMBEDDINGS);
+        Self::write(now, |bytes| write_embedding(bytes, place, (info, ""), request, input))
+    }
+
+    /// The probe of a value of the user's own, for this tenant if there is one, at this time.
+    pub fn value(namespace: &str, tenant: Option<&Tenant>, key: &str, now: Instant) -> Self {
+        let sharing = Sharing::Tenant(tenant.map(|Tenant(tenant)| tenant.as_str()));
+        Self::write(now, |bytes| write_value(bytes, namespace, sharing, key))
+    }
+
+    /// A probe of what is written into the buffer.
+    fn write(now: Instant, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut bytes = BUFFER.take();
         bytes.clear();
-        write_chat(&mut bytes, info, request);
+        write(&mut bytes);
         let fingerprint = fingerprint(&bytes);
         Self { bytes, fingerprint, key: OnceLock::new(), now }
+    }
+
+    /// The same probe at another time.
+    pub(super) fn again(&self, now: Instant) -> Self {
+        Self { bytes: self.bytes.clone(), fingerprint: self.fingerprint, key: self.key.clone(), now }
+    }
+
+    /// The namespace it looks in.
+    pub fn namespace(&self) -> &str {
+        canonical::namespace(&self.bytes)
+    }
+
+    /// The key, if it has been computed.
+    pub(super) fn known_key(&self) -> Option<CacheKey> {
+        self.key.get().copied()
     }
 
     /// The canonical bytes.
@@ -88,6 +129,13 @@ impl Probe {
     pub fn now(&self) -> Instant {
         self.now
     }
+}
+
+/// The namespace and the circle of those who share an entry.
+fn place<'a>(extensions: &'a Extensions, default: &'static str) -> (&'a str, Sharing<'a>) {
+    let control = extensions.get::<CacheControl>();
+    let namespace = control.and_then(|control| control.namespace.as_deref()).unwrap_or(default);
+    (namespace, Sharing::of(extensions, control.map_or(Scope::Tenant, |control| control.scope)))
 }
 
 impl Drop for Probe {

@@ -3,15 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream;
 
 use super::config::Cache;
-use super::fill::{Parts, Shared, control, fly};
+use super::fill::{Parts, Shared, fly};
 use super::flight::{FlightEvent, Landed, Listener};
-use super::tier::Memory;
+use super::space::Space;
 use super::tiers::Tiers;
 use super::{Probe, Selector};
 use crate::client::{ClientInfo, LlmClient};
@@ -19,7 +18,8 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layer;
 use crate::types::{
-    ChatRequest, ChatResponse, ChatStream, Deadline, EmbedRequest, EmbedResponse, Finish, Source, StreamEvent, Trace,
+    CacheControl, ChatRequest, ChatResponse, ChatStream, Deadline, EmbedRequest, EmbedResponse, Finish, Source,
+    StreamEvent, Trace,
 };
 
 /// Serves repeated questions from the cache, and simultaneous ones with one upstream call.
@@ -66,24 +66,33 @@ use crate::types::{
 /// ```
 #[derive(Clone)]
 pub struct CacheLayer {
-    ttl: Duration,
-    tier_timeout: Duration,
     settings: String,
-    // A refused capacity is kept here and told at `wrap`.
+    // A refused setting is kept here and told at `wrap`.
     shared: Result<Arc<Shared>>,
 }
 
 impl From<Cache> for CacheLayer {
     fn from(cache: Cache) -> Self {
-        let Cache { memory, outer, ttl, tier_timeout } = cache;
-        let inner = memory.map(|limits| format!("memory, {} entries, {}", limits.entries, size(limits.bytes)));
-        let names: Vec<_> = inner.into_iter().chain(outer.iter().map(|tier| tier.name().to_owned())).collect();
-        let settings = format!("{}, ttl {ttl:?}", names.join(" > "));
-        let memory = memory.map(|limits| Memory::new(limits.entries, limits.bytes)).transpose();
-        let shared = memory
-            .map(|memory| Arc::new(Shared { flights: Arc::default(), tiers: Tiers::new(memory, outer, tier_timeout) }));
-        Self { ttl, tier_timeout, settings, shared }
+        Self { settings: settings(&cache), shared: share(cache).map(Arc::new) }
     }
+}
+
+fn settings(cache: &Cache) -> String {
+    let responses = &cache.namespaces[0];
+    let memory = || format!("memory, {} entries, {}", responses.entries, size(responses.max_bytes));
+    let inner = cache.in_memory.then(memory);
+    let names: Vec<_> = inner.into_iter().chain(cache.outer.iter().map(|tier| tier.name().to_owned())).collect();
+    format!("{}, ttl {:?}", names.join(" > "), responses.ttl)
+}
+
+fn share(cache: Cache) -> Result<Shared> {
+    let Cache { in_memory, namespaces, outer, tier_timeout, keys, store } = cache;
+    if tier_timeout.is_zero() {
+        let advice = "give the tier at least a millisecond to answer";
+        return Err(Error::config("cache", "tier_timeout", "0s", advice));
+    }
+    let spaces = namespaces.into_iter().map(|namespace| Space::new(namespace, in_memory)).collect::<Result<_>>()?;
+    Ok(Shared { flights: Arc::default(), tiers: Tiers::new(spaces, outer, tier_timeout), keys, store })
 }
 
 /// Bytes for people: `256 MiB`, `100000 bytes`.
@@ -126,16 +135,8 @@ impl Layer for CacheLayer {
     }
 
     fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>> {
-        if self.ttl.is_zero() {
-            let advice = "keep answers for at least a millisecond, or leave the cache out";
-            return Err(Error::config("cache", "ttl", "0s", advice));
-        }
-        if self.tier_timeout.is_zero() {
-            let advice = "give the tier at least a millisecond to answer";
-            return Err(Error::config("cache", "tier_timeout", "0s", advice));
-        }
         let shared = self.shared.clone()?;
-        Ok(Arc::new(Cached(Arc::new(Parts { inner, ttl: self.ttl, shared, env: env.clone() }))))
+        Ok(Arc::new(Cached(Arc::new(Parts { inner, shared, env: env.clone() }))))
     }
 }
 
@@ -219,7 +220,7 @@ impl Cached {
             Poll::Ready(Some(event.map(|event| match event {
                 FlightEvent::Chunk(chunk) => StreamEvent::Chunk(chunk),
                 FlightEvent::Landed(landed) => {
-                    let usage = landed.entry.completion().usage.clone();
+                    let usage = landed.answer.usage.clone();
                     StreamEvent::Finish(Box::new(Finish { usage, trace: this.trace(listener.is_leader(), &landed) }))
                 }
             })))
@@ -236,10 +237,11 @@ impl LlmClient for Cached {
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
         let probe = self.0.probe(&request);
-        let control = control(&request);
-        match self.0.find(&probe, control).await {
+        let control = request.extensions.get::<CacheControl>();
+        let space = self.0.space(control)?;
+        match self.0.find(space, &probe, control).await {
             Some((entry, tier)) => Ok(entry.respond(entry.saved(Source::Cache(tier), probe.now()))),
-            None if control.only_if_cached => Err(not_cached()),
+            None if control.is_some_and(|control| control.only_if_cached) => Err(not_cached()),
             // Boxed, so that a hit does not carry the miss's state around.
             None => Box::pin(self.miss(probe, request)).await,
         }
@@ -247,10 +249,11 @@ impl LlmClient for Cached {
 
     async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
         let probe = self.0.probe(&request);
-        let control = control(&request);
-        match self.0.find(&probe, control).await {
+        let control = request.extensions.get::<CacheControl>();
+        let space = self.0.space(control)?;
+        match self.0.find(space, &probe, control).await {
             Some((entry, tier)) => Ok(entry.replay(entry.saved(Source::Cache(tier), probe.now()))),
-            None if control.only_if_cached => Err(not_cached()),
+            None if control.is_some_and(|control| control.only_if_cached) => Err(not_cached()),
             None => Box::pin(self.miss_stream(probe, request)).await,
         }
     }

@@ -20,7 +20,14 @@ mod fill;
 mod flight;
 mod guard;
 mod key;
+mod key_policy;
 mod layer;
+mod namespace;
+mod payload;
+mod removals;
+mod selector;
+mod space;
+mod store_policy;
 pub mod tier;
 mod tiers;
 
@@ -34,7 +41,12 @@ pub use entry::Entry;
 #[cfg(feature = "_envelope")]
 pub use envelope::MacKey;
 pub use key::{CacheKey, Probe};
+pub use key_policy::KeyPolicy;
 pub use layer::CacheLayer;
+pub use namespace::Namespace;
+pub use payload::{Payload, StoredValue, StoredVector};
+pub use selector::{Labels, Selector};
+pub use store_policy::StorePolicy;
 
 use crate::error::Result;
 
@@ -88,13 +100,3 @@ macro_rules! forward {
 
 forward!(Arc);
 forward!(Box);
-
-/// Which entries to forget.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Selector {
-    /// The entry of this key.
-    Key(CacheKey),
-    /// All of them.
-    All,
-}

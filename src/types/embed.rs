@@ -60,6 +60,27 @@ impl EmbedInput {
     }
 }
 
+/// One input of an [`EmbedInput`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmbedItem<'a> {
+    /// A text.
+    Text(&'a str),
+    /// A text as token ids.
+    Tokens(&'a [u32]),
+}
+
+impl EmbedInput {
+    /// Its inputs, in their order.
+    pub fn items(&self) -> Vec<EmbedItem<'_>> {
+        match self {
+            Self::Text(text) => vec![EmbedItem::Text(text)],
+            Self::Tokens(tokens) => vec![EmbedItem::Tokens(tokens)],
+            Self::Texts(texts) => texts.iter().map(|text| EmbedItem::Text(text)).collect(),
+            Self::TokenLists(lists) => lists.iter().map(|tokens| EmbedItem::Tokens(tokens)).collect(),
+        }
+    }
+}
+
 impl EmbedRequest {
     /// Several texts for one model.
     pub fn new<T: Into<String>>(model: impl Into<String>, texts: impl IntoIterator<Item = T>) -> Self {

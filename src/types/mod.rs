@@ -16,8 +16,8 @@ mod stream;
 mod trace;
 mod usage;
 
-pub use controls::{CacheControl, Deadline, Priority, Tenant};
-pub use embed::{EmbedInput, EmbedRequest, EmbedResponse, Embedding, Vector};
+pub use controls::{CacheControl, Deadline, Priority, Scope, Tenant};
+pub use embed::{EmbedInput, EmbedItem, EmbedRequest, EmbedResponse, Embedding, Vector};
 pub use extensions::Extensions;
 pub use message::{
     Content, Extra, FunctionCall, ImageDetail, ImageUrl, InputAudio, Message, Messages, Part, Role, ToolCall,

@@ -40,6 +40,8 @@ pub struct Trace {
     pub queued: Duration,
     /// How old a cached answer is.
     pub age: Option<Duration>,
+    /// How long a cached answer is still fresh; zero when it is stale.
+    pub ttl_left: Option<Duration>,
     /// Prompt tokens that history trimming kept off the wire; an estimate by the configured counter.
     pub trimmed_tokens: u64,
     /// What was billed for this call; `None` when the model's price or the usage is unknown, zero on a hit.

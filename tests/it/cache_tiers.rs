@@ -188,7 +188,7 @@ async fn a_call_says_how_it_uses_the_cache() {
     let client = OptimizedClient::builder(Arc::clone(&upstream)).cache(cache).build().unwrap();
     let seconds = Duration::from_secs;
     let source = async |question: &str, control: CacheControl| {
-        let call = client.chat(ask(question).with(control)).await.map(|answer| answer.trace().source);
+        let call = client.chat(ask(question).with(control.clone())).await.map(|answer| answer.trace().source);
         let stream = client.chat_stream(ask(question).with(control)).await;
         let streamed = match stream {
             Ok(stream) => stream.collect().await.map(|answer| answer.trace().source),
@@ -196,22 +196,23 @@ async fn a_call_says_how_it_uses_the_cache() {
         };
         (call.map_err(|error| error.kind()), streamed.map_err(|error| error.kind()))
     };
-    let (plain, hit, fresh) = (CacheControl::new(), Ok(Source::Cache("memory")), Ok(Source::Upstream));
+    let plain = CacheControl::new;
+    let (hit, fresh) = (Ok(Source::Cache("memory")), Ok(Source::Upstream));
     let missed = Err(ErrorKind::CacheMiss);
 
-    assert_eq!(source("a", plain.only_if_cached()).await, (missed, missed));
+    assert_eq!(source("a", plain().only_if_cached()).await, (missed, missed));
     assert_eq!(upstream.calls(), 0, "nothing was asked upstream");
-    assert_eq!(source("a", plain.no_store()).await, (fresh, fresh), "not kept");
-    assert_eq!(source("a", plain).await, (fresh, hit), "kept");
-    assert_eq!(source("a", plain.only_if_cached()).await, (hit, hit));
-    assert_eq!(source("a", plain.no_store()).await, (hit, hit), "a stored one is still served");
+    assert_eq!(source("a", plain().no_store()).await, (fresh, fresh), "not kept");
+    assert_eq!(source("a", plain()).await, (fresh, hit), "kept");
+    assert_eq!(source("a", plain().only_if_cached()).await, (hit, hit));
+    assert_eq!(source("a", plain().no_store()).await, (hit, hit), "a stored one is still served");
 
     tokio::time::advance(seconds(60)).await;
-    assert_eq!(source("a", plain.max_age(seconds(60))).await, (hit, hit));
-    assert_eq!(source("a", plain.max_age(seconds(59))).await, (fresh, hit), "and the new one replaces the old");
-    assert_eq!(source("a", plain.no_cache()).await, (fresh, fresh));
+    assert_eq!(source("a", plain().max_age(seconds(60))).await, (hit, hit));
+    assert_eq!(source("a", plain().max_age(seconds(59))).await, (fresh, hit), "and the new one replaces the old");
+    assert_eq!(source("a", plain().no_cache()).await, (fresh, fresh));
 
-    assert_eq!(source("b", plain.ttl(seconds(10))).await, (fresh, hit));
+    assert_eq!(source("b", plain().ttl(seconds(10))).await, (fresh, hit));
     tokio::time::advance(seconds(10)).await;
-    assert_eq!(source("b", plain.ttl(Duration::ZERO)).await, (fresh, fresh), "expired, and then never kept");
+    assert_eq!(source("b", plain().ttl(Duration::ZERO)).await, (fresh, fresh), "expired, and then never kept");
 }

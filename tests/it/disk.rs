@@ -48,9 +48,9 @@ async fn put(disk: &Disk, key: u64, version: u64) {
 /// The version that is found; fails if what is found is not exactly what was stored under this key.
 async fn get(disk: &Disk, key: u64) -> Option<u64> {
     let found = disk.get(&probe(key)).await.unwrap()?;
-    let version = found.completion().id.parse().unwrap();
+    let version = found.completion().unwrap().id.parse().unwrap();
     let stored = entry(key, version);
-    assert_eq!(found.completion(), stored.completion());
+    assert_eq!(found.completion().unwrap(), stored.completion().unwrap());
     assert_eq!(found.chunks(), stored.chunks());
     assert_eq!(found.cost(), stored.cost());
     Some(version)

@@ -46,7 +46,7 @@ fn minute(probe: &Probe, text: &str) -> Arc<Entry> {
 }
 
 async fn text(tier: &Redis, probe: &Probe) -> sluicegate::Result<Option<String>> {
-    Ok(tier.get(probe).await?.map(|entry| entry.completion().choices[0].message.text()))
+    Ok(tier.get(probe).await?.map(|entry| entry.completion().unwrap().choices[0].message.text()))
 }
 
 /// Asks until it holds.

@@ -3,15 +3,16 @@
 //! | Bytes | What | |
 //! |--:|---|---|
 //! | 4 | magic `E5 4C 6C 1B` | no text starts like this |
-//! | 1 | version | 1 |
+//! | 1 | version | 2 |
 //! | 1 | flags | 1: the payload is lz4; 2: a code of authenticity follows it; others refuse |
-//! | 2 | zero | |
+//! | 2 | length of the labels | |
 //! | 4 | id of the authenticity key | zero without |
 //! | 4 | payload length as stored | |
 //! | 4 | payload length decoded | |
-//! | 8, 8 | created, expires | milliseconds of the Unix epoch |
+//! | 8, 8, 8 | created, fresh until, expires | milliseconds of the Unix epoch |
 //! | 32 | the request's full [`CacheKey`](super::CacheKey) | |
-//! | n | payload | JSON of completion, chunks, cost in picodollars |
+//! | m | labels | JSON of namespace, name and tags, never pressed |
+//! | n | payload | JSON of the answer, vector or value, its cost in picodollars and the milliseconds it took |
 //! | 0 or 32 | keyed blake3 over all of the above | so neither key nor times can be exchanged |
 //! | 8 | xxh3-64 over all of the above | |
 //!
@@ -20,17 +21,20 @@
 
 mod auth;
 mod header;
+mod label;
 mod payload;
 mod refused;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use auth::MacKey;
+#[allow(unused_imports, reason = "each tier uses what it needs")]
+pub(crate) use label::{HEAD, Head, head};
 pub(crate) use refused::{Refusals, Refused};
 
 use super::{Entry, Probe};
@@ -64,9 +68,13 @@ impl Envelopes {
 
     /// When this entry expires, in milliseconds of the Unix epoch, rounded down.
     pub(crate) fn expires_ms(&self, entry: &Entry) -> u64 {
+        self.wall_of(entry.expires())
+    }
+
+    fn wall_of(&self, time: Instant) -> u64 {
         // The wall first: time that passes between the two readings shortens the life, and never lengthens it.
         let wall = since_epoch(self.clock.wall());
-        let left = entry.expires().saturating_duration_since(self.clock.now());
+        let left = time.saturating_duration_since(self.clock.now());
         millis(wall.saturating_add(left))
     }
 
@@ -80,14 +88,18 @@ impl Envelopes {
             return Err(Refused::WrongKey);
         }
         let mut out = vec![0; HEADER];
+        let labels = label::write(&mut out, entry)?;
+        let start = out.len();
         let (flags, decoded) = payload::write(&mut out, entry)?;
         let age = self.clock.now().saturating_duration_since(entry.created());
         let header = Header {
             flags: flags | if self.mac.is_some() { MAC } else { 0 },
             mac_id: self.mac.as_ref().map_or(0, MacKey::id),
-            stored: (out.len() - HEADER) as u32,
+            labels,
+            stored: (out.len() - start) as u32,
             decoded,
             created: millis(since_epoch(self.clock.wall()).saturating_sub(age)),
+            fresh: self.wall_of(entry.fresh_until()),
             expires: self.expires_ms(entry),
             key: *probe.key().as_bytes(),
         };
@@ -106,9 +118,13 @@ impl Envelopes {
     /// # Errors
     /// Why there is none. Every error is a miss; whoever kept the bytes counts it and removes them.
     pub(crate) fn decode(&self, bytes: &[u8], probe: &Probe) -> Result<Entry, Refused> {
+        if bytes.len() > MAX_ENVELOPE {
+            return Err(Refused::TooLarge);
+        }
         let header = Header::from_bytes(bytes)?;
         let code = if header.flags & MAC == 0 { 0 } else { CODE };
-        let signed = HEADER + header.stored as usize;
+        let start = HEADER + usize::from(header.labels);
+        let signed = start + header.stored as usize;
         if bytes.len() != signed + code + CHECKSUM {
             return Err(Refused::Checksum);
         }
@@ -127,21 +143,38 @@ impl Envelopes {
         }
         // The monotonic time first: what passes until the wall is read, and while the payload is, shortens the life.
         let now = self.clock.now();
-        let (age, left) = self.life(&header)?;
-        let payload = payload::read(&body[HEADER..], header.flags & LZ4 != 0, header.decoded as usize)?;
-        let (created, ttl) = now.checked_sub(age).map_or((now, left), |created| (created, age.saturating_add(left)));
-        let entry = Entry::new(probe, payload.completion, payload.chunks, created, ttl, payload.cost);
+        let life = self.life(&header)?;
+        let labels = label::read(&body[HEADER..start])?;
+        let parsed = payload::read(&body[start..], header.flags & LZ4 != 0, header.decoded as usize)?;
+        let (created, age) = now.checked_sub(life.age).map_or((now, Duration::ZERO), |created| (created, life.age));
+        let entry = Entry::of(probe, parsed.payload, created, age.saturating_add(life.fresh))
+            .with_grace(life.left.saturating_sub(life.fresh))
+            .with_took(Duration::from_millis(parsed.took_ms))
+            .with_cost(parsed.cost)
+            .with_labels(labels);
         if entry.serves(probe) { Ok(entry) } else { Err(Refused::Expired) }
     }
 
     /// How old the entry is and how long it may still be served: never longer than it was given when it was made, even if
     /// the clock of whoever made it was, or ours is, wrong.
-    fn life(&self, header: &Header) -> Result<(Duration, Duration), Refused> {
+    fn life(&self, header: &Header) -> Result<Life, Refused> {
         let now = since_epoch(self.clock.wall());
-        let (created, expires) = (Duration::from_millis(header.created), Duration::from_millis(header.expires));
-        let left = expires.saturating_sub(now).min(expires.saturating_sub(created));
-        if left.is_zero() { Err(Refused::Expired) } else { Ok((now.saturating_sub(created), left)) }
+        let created = Duration::from_millis(header.created);
+        let until = |ms: u64| {
+            let until = Duration::from_millis(ms);
+            until.saturating_sub(now).min(until.saturating_sub(created))
+        };
+        let left = until(header.expires);
+        let life = Life { age: now.saturating_sub(created), fresh: until(header.fresh).min(left), left };
+        if left.is_zero() { Err(Refused::Expired) } else { Ok(life) }
     }
+}
+
+/// How old an entry is, and how long it is still fresh and may still be served.
+struct Life {
+    age: Duration,
+    fresh: Duration,
+    left: Duration,
 }
 
 fn since_epoch(time: SystemTime) -> Duration {

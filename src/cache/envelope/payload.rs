@@ -1,13 +1,18 @@
-//! What an envelope carries: the answer, its chunks and its cost, as JSON, pressed with lz4 when it is long.
+//! What an envelope carries: the payload, what it cost and how long it took, as JSON, pressed with lz4 when it is long.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::header::{HEADER, LZ4};
+use super::header::LZ4;
 use super::{Entry, MAX_ENVELOPE, Refused};
-use crate::types::{ChatChunk, ChatCompletion, Cost};
+use crate::cache::payload::{Payload, StoredValue, StoredVector};
+use crate::types::{ChatChunk, ChatCompletion, Cost, Embedding, Extra, Vector};
 
 /// A payload is at most so long when it is unpacked.
 pub(super) const MAX_DECODED: usize = 16 << 20;
@@ -19,35 +24,127 @@ const PRESS_ABOVE: usize = 1024;
 
 /// The parts of an entry that its request does not tell.
 #[derive(Debug)]
-pub(super) struct Payload {
-    pub(super) completion: Arc<ChatCompletion>,
-    pub(super) chunks: Arc<[Arc<ChatChunk>]>,
+pub(super) struct Parsed {
+    pub(super) payload: Payload,
     pub(super) cost: Option<Cost>,
+    pub(super) took_ms: u64,
 }
 
 #[derive(Serialize)]
 struct WireOut<'a> {
-    completion: &'a ChatCompletion,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion: Option<&'a ChatCompletion>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     chunks: &'a [&'a ChatChunk],
     #[serde(skip_serializing_if = "Option::is_none")]
+    vector: Option<WireVector<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<u64>,
+    #[serde(skip_serializing_if = "is_zero")]
+    took: u64,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WireIn {
-    completion: ChatCompletion,
+struct WireIn<'a> {
+    #[serde(default)]
+    completion: Option<ChatCompletion>,
     #[serde(default)]
     chunks: Vec<ChatChunk>,
     #[serde(default)]
+    vector: Option<WireVector<'static>>,
+    #[serde(default, borrow)]
+    value: Option<&'a RawValue>,
+    #[serde(default)]
     cost: Option<u64>,
+    #[serde(default)]
+    took: u64,
+}
+
+/// A vector: numbers as little-endian bytes in base64, a third of their length as JSON and exact to the bit.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireVector<'a> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    floats: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base64: Option<Cow<'a, str>>,
+    model: Cow<'a, str>,
+    #[serde(default)]
+    tokens: u64,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    extra: Cow<'a, Extra>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    inner: Cow<'a, Extra>,
+}
+
+fn is_empty(extra: &Cow<'_, Extra>) -> bool {
+    extra.is_empty()
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl<'a> WireVector<'a> {
+    fn of(stored: &'a StoredVector) -> Self {
+        let StoredVector { embedding: Embedding { index: _, embedding, extra: inner }, model, tokens, extra } = stored;
+        let (floats, base64) = match embedding {
+            Vector::Floats(floats) => {
+                let bytes: Vec<u8> = floats.iter().flat_map(|float| float.to_le_bytes()).collect();
+                (Some(STANDARD.encode(bytes)), None)
+            }
+            Vector::Base64(text) => (None, Some(Cow::from(text))),
+        };
+        Self {
+            floats,
+            base64,
+            model: Cow::from(model),
+            tokens: *tokens,
+            extra: Cow::Borrowed(extra),
+            inner: Cow::Borrowed(inner),
+        }
+    }
+
+    fn parse(self) -> Option<StoredVector> {
+        let vector = match (self.floats, self.base64) {
+            (Some(text), None) => {
+                let bytes = STANDARD.decode(text).ok()?;
+                let (numbers, rest) = bytes.as_chunks();
+                if !rest.is_empty() {
+                    return None;
+                }
+                Vector::Floats(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+            }
+            (None, Some(text)) => Vector::Base64(text.into_owned()),
+            _ => return None,
+        };
+        let embedding = Embedding { index: 0, embedding: vector, extra: self.inner.into_owned() };
+        let (model, extra) = (self.model.into_owned(), self.extra.into_owned());
+        Some(StoredVector { embedding, model, tokens: self.tokens, extra })
+    }
 }
 
 /// Appends the payload of this entry; its flags, and its length before it was pressed.
 pub(super) fn write(out: &mut Vec<u8>, entry: &Entry) -> Result<(u8, u32), Refused> {
-    let chunks: Vec<_> = entry.streamed().iter().map(|chunk| &**chunk).collect();
-    let wire = WireOut { completion: entry.completion(), chunks: &chunks, cost: entry.cost().map(Cost::picos) };
+    let cost = entry.cost().map(Cost::picos);
+    let took = u64::try_from(entry.took().as_millis()).unwrap_or(u64::MAX);
+    let streamed: Vec<_>;
+    let mut wire = WireOut { completion: None, chunks: &[], vector: None, value: None, cost, took };
+    match entry.payload() {
+        Payload::Chat { completion, chunks } => {
+            streamed = chunks.iter().map(|chunk| &**chunk).collect();
+            (wire.completion, wire.chunks) = (Some(&**completion), &streamed);
+        }
+        Payload::Vector(stored) => wire.vector = Some(WireVector::of(stored)),
+        Payload::Value(value) => {
+            wire.value = Some(serde_json::from_slice(value.json()).map_err(|_| Refused::Payload)?);
+        }
+        // Failures are remembered by the process that saw them.
+        Payload::Failure(_) => return Err(Refused::Payload),
+    }
     let mut json = Limited(Vec::with_capacity(PRESS_ABOVE));
     serde_json::to_writer(&mut json, &wire)
         .map_err(|error| if error.is_io() { Refused::TooLarge } else { Refused::Payload })?;
@@ -57,13 +154,14 @@ pub(super) fn write(out: &mut Vec<u8>, entry: &Entry) -> Result<(u8, u32), Refus
     }
     let decoded = json.len() as u32;
     if json.len() > PRESS_ABOVE {
-        out.resize(HEADER + lz4_flex::block::get_maximum_output_size(json.len()), 0);
-        let pressed = lz4_flex::block::compress_into(&json, &mut out[HEADER..]).unwrap_or(usize::MAX);
+        let start = out.len();
+        out.resize(start + lz4_flex::block::get_maximum_output_size(json.len()), 0);
+        let pressed = lz4_flex::block::compress_into(&json, &mut out[start..]).unwrap_or(usize::MAX);
         if pressed < json.len() {
-            out.truncate(HEADER + pressed);
+            out.truncate(start + pressed);
             return Ok((LZ4, decoded));
         }
-        out.truncate(HEADER);
+        out.truncate(start);
     }
     if json.len() > MAX_ENVELOPE {
         return Err(Refused::TooLarge);
@@ -72,7 +170,7 @@ pub(super) fn write(out: &mut Vec<u8>, entry: &Entry) -> Result<(u8, u32), Refus
     Ok((0, decoded))
 }
 
-pub(super) fn read(stored: &[u8], pressed: bool, decoded: usize) -> Result<Payload, Refused> {
+pub(super) fn read(stored: &[u8], pressed: bool, decoded: usize) -> Result<Parsed, Refused> {
     if !pressed {
         return if stored.len() == decoded { parse(stored) } else { Err(Refused::Payload) };
     }
@@ -86,14 +184,22 @@ pub(super) fn read(stored: &[u8], pressed: bool, decoded: usize) -> Result<Paylo
     }
 }
 
-fn parse(json: &[u8]) -> Result<Payload, Refused> {
-    let wire: WireIn =
+fn parse(json: &[u8]) -> Result<Parsed, Refused> {
+    let wire: WireIn<'_> =
         serde_json::from_slice(json).map_err(|_| if is_deep(json) { Refused::TooDeep } else { Refused::Payload })?;
-    Ok(Payload {
-        completion: Arc::new(wire.completion),
-        chunks: wire.chunks.into_iter().map(Arc::new).collect(),
-        cost: wire.cost.map(Cost::from_picos),
-    })
+    let payload = match (wire.completion, wire.vector, wire.value) {
+        (Some(completion), None, None) => {
+            Payload::Chat { completion: Arc::new(completion), chunks: wire.chunks.into_iter().map(Arc::new).collect() }
+        }
+        (None, Some(vector), None) => Payload::Vector(Arc::new(vector.parse().ok_or(Refused::Payload)?)),
+        (None, None, Some(value)) if is_deep(json) => {
+            let _ = value;
+            return Err(Refused::TooDeep);
+        }
+        (None, None, Some(value)) => Payload::Value(Arc::new(StoredValue::from_json(value.get().as_bytes()))),
+        _ => return Err(Refused::Payload),
+    };
+    Ok(Parsed { payload, cost: wire.cost.map(Cost::from_picos), took_ms: wire.took })
 }
 
 /// Whether this JSON nests as deep as `serde_json` does not read: 128 and more.

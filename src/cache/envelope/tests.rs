@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cache::{Labels, Payload, Selector, StoredValue, StoredVector};
 use crate::client::ClientInfo;
-use crate::types::{ChatChunk, ChatCompletion, ChatRequest, Choice, Cost, Usage};
+use crate::types::{ChatChunk, ChatCompletion, ChatRequest, Choice, Cost, Embedding, Extra, Usage, Vector};
 
 /// A clock that is set by hand; monotonic time stands still.
 #[derive(Debug)]
@@ -70,14 +71,18 @@ impl Setup {
         let chunks = (0..chunks).map(|n| Arc::new(ChatChunk::text_delta("m", format!("{n} "))));
         let (completion, chunks) = (Arc::new(completion), chunks.collect());
         Entry::new(&self.probe, completion, chunks, self.clock.0, TTL, Some(Cost::from_picos(u64::MAX)))
+            .with_labels(Labels::new("m").tags(["a", "b"]))
+            .with_took(Duration::from_millis(1_234))
     }
 }
 
 fn same(left: &Entry, right: &Entry) -> bool {
     left.completion() == right.completion()
-        && left.streamed() == right.streamed()
+        && left.chunks() == right.chunks()
         && left.cost() == right.cost()
         && left.key() == right.key()
+        && left.labels() == right.labels()
+        && left.took() == right.took()
 }
 
 /// A short and a long answer, plain and signed.
@@ -106,7 +111,8 @@ fn resealed(mut bytes: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 fn around(setup: &Setup, json: &[u8]) -> Vec<u8> {
     let bytes = setup.plain().encode(&setup.probe, &setup.entry("", 0)).unwrap();
     resealed(bytes, |bytes| {
-        bytes.truncate(HEADER);
+        let labels = usize::from(u16::from_le_bytes([bytes[6], bytes[7]]));
+        bytes.truncate(HEADER + labels);
         bytes[5] = 0;
         for at in [12, 16] {
             bytes[at..at + 4].copy_from_slice(&(json.len() as u32).to_le_bytes());
@@ -127,6 +133,70 @@ fn what_goes_in_comes_out() {
     let bytes = setup.plain().encode(&setup.probe, &long).unwrap();
     assert!(bytes.len() < 90_000, "{} bytes: not pressed", bytes.len());
     assert!(same(&setup.plain().decode(&bytes, &setup.probe).unwrap(), &long));
+}
+
+#[test]
+fn vectors_and_values_come_out_to_the_bit() {
+    let setup = Setup::new();
+    let vector = |embedding: Vector| {
+        let embedding = Embedding { index: 0, embedding, extra: Extra::from_iter([("x".into(), json!(1))]) };
+        let extra = Extra::from_iter([("object".into(), json!("list"))]);
+        Payload::Vector(Arc::new(StoredVector { embedding, model: "m".into(), tokens: 7, extra }))
+    };
+    let floats: Vec<f32> = (0..2_000).map(|_| f32::from_bits(fastrand::u32(..))).filter(|f| !f.is_nan()).collect();
+    for payload in [vector(Vector::Floats(floats)), vector(Vector::Base64("AAAA".into()))] {
+        let Payload::Vector(stored) = &payload else { unreachable!() };
+        let entry = Entry::of(&setup.probe, payload.clone(), setup.clock.0, TTL);
+        let bytes = setup.plain().encode(&setup.probe, &entry).unwrap();
+        let found = setup.plain().decode(&bytes, &setup.probe).unwrap();
+        assert!(matches!(found.payload(), Payload::Vector(found) if found == stored));
+    }
+    let value = Arc::new(vec![(0.1_f64, "text".to_owned()), (f64::MIN_POSITIVE, "\u{0}".to_owned())]);
+    let stored = StoredValue::new(&value).unwrap();
+    let entry = Entry::of(&setup.probe, Payload::Value(Arc::new(stored)), setup.clock.0, TTL);
+    let bytes = setup.plain().encode(&setup.probe, &entry).unwrap();
+    let found = setup.plain().decode(&bytes, &setup.probe).unwrap();
+    let Payload::Value(found) = found.payload() else { panic!("{found:?}") };
+    assert_eq!(found.get::<Vec<(f64, String)>>(), Some(value));
+    assert_eq!(found.get::<u8>(), None, "another type");
+    let failure = Payload::Failure(crate::Error::new(crate::ErrorKind::Other, "test", "failed"));
+    let entry = Entry::of(&setup.probe, failure, setup.clock.0, TTL);
+    assert!(setup.plain().encode(&setup.probe, &entry).is_err(), "failures stay in the process");
+}
+
+#[test]
+fn the_head_tells_who_is_selected() {
+    let setup = Setup::new();
+    let entry = setup.entry("hi", 0);
+    let bytes = setup.plain().encode(&setup.probe, &entry).unwrap();
+    let head = |length: usize, selector: Selector| label::head(&bytes[..length], &selector);
+    let Head::Needs(length) = head(HEADER, Selector::Tag("a".into())) else { panic!("the labels follow") };
+    for (selector, taken) in [
+        (Selector::Tag("a".into()), true),
+        (Selector::Tag("c".into()), false),
+        (Selector::Pattern("responses/m".into()), true),
+        (Selector::Namespace("responses".into()), true),
+        (Selector::Namespace("other".into()), false),
+        (Selector::Key(entry.key()), true),
+        (Selector::Key(setup.other().key()), false),
+        (Selector::All, true),
+    ] {
+        assert_eq!(head(length, selector.clone()), Head::Taken(taken), "{selector:?}");
+    }
+    let foreign = |selector: &Selector| label::head(&[0; 200], selector);
+    assert_eq!(foreign(&Selector::Namespace("responses".into())), Head::Taken(false));
+    assert_eq!(foreign(&Selector::All), Head::Taken(true));
+}
+
+#[test]
+fn life_after_freshness_is_kept() {
+    let setup = Setup::new();
+    let entry = setup.entry("hi", 0).with_grace(TTL);
+    let bytes = setup.plain().encode(&setup.probe, &entry).unwrap();
+    setup.advance(90);
+    let found = setup.plain().decode(&bytes, &setup.probe).unwrap();
+    assert!(found.fresh_until() <= setup.clock.0, "stale");
+    assert_eq!(found.expires(), setup.clock.0 + Duration::from_secs(30));
 }
 
 #[test]
@@ -153,7 +223,7 @@ fn each_fault_has_its_reason() {
     let decode = |bytes: &[u8]| envelopes.decode(bytes, &setup.probe).unwrap_err();
     assert_eq!(decode(b""), Refused::NotOurs);
     assert_eq!(decode(b"{\"completion\":{}}"), Refused::NotOurs);
-    assert_eq!(decode(&resealed(bytes.clone(), |bytes| bytes[4] = 2)), Refused::Version);
+    assert_eq!(decode(&resealed(bytes.clone(), |bytes| bytes[4] = 1)), Refused::Version);
     assert_eq!(decode(&resealed(bytes.clone(), |bytes| bytes[5] |= 128)), Refused::Version);
     assert_eq!(decode(&vec![0; MAX_ENVELOPE + 1]), Refused::TooLarge);
     assert_eq!(decode(&resealed(bytes.clone(), |bytes| bytes[12..16].fill(0xff))), Refused::TooLarge);
@@ -220,7 +290,7 @@ fn only_the_holder_of_the_secret_can_write() {
     assert_eq!(reads(MacKey::new(1, new).accepting(1, old), &signed), Err(Refused::Mac));
     assert_eq!(reads(MacKey::new(1, old), &plain), Err(Refused::Mac));
     // An attacker who gives another's answer our key, or an old one new life, mends the checksum but not the code.
-    for at in [20, 28, 36, HEADER + 5] {
+    for at in [20, 28, 36, 44, HEADER + 5] {
         assert_eq!(reads(MacKey::new(1, old), &resealed(signed.clone(), |bytes| bytes[at] ^= 1)), Err(Refused::Mac));
     }
     assert!(!format!("{:?}", MacKey::new(1, [77; 32])).contains("77"));
@@ -247,6 +317,7 @@ fn life_ends_in_time_whatever_the_clocks_say() {
         let odd = resealed(bytes.clone(), |bytes| {
             bytes[20..28].copy_from_slice(&created.to_le_bytes());
             bytes[28..36].copy_from_slice(&expires.to_le_bytes());
+            bytes[36..44].copy_from_slice(&expires.to_le_bytes());
         });
         let _ = envelopes.decode(&odd, &setup.probe);
     }

@@ -68,6 +68,11 @@ impl Memory {
 }
 
 impl Memory {
+    /// Forgets this very entry, if it is still what is kept for its request.
+    pub(in crate::cache) fn forget(&self, probe: &Probe, entry: &Arc<Entry>) {
+        self.entries.remove_if(&probe.fingerprint(), |stored| Arc::ptr_eq(stored, entry));
+    }
+
     /// Keeps an entry, without waiting.
     pub fn keep(&self, probe: &Probe, entry: Arc<Entry>) {
         self.entries.insert(probe.fingerprint(), entry);
@@ -94,7 +99,7 @@ impl CacheTier for Memory {
         let before = self.entries.len();
         match selector {
             Selector::All => self.entries.clear(),
-            Selector::Key(key) => self.entries.retain(|_, entry| entry.key() != *key),
+            other => self.entries.retain(|_, entry| !other.selects(entry)),
         }
         Ok(before.saturating_sub(self.entries.len()) as u64)
     }

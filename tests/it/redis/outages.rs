@@ -152,7 +152,7 @@ async fn a_reply_cut_or_abandoned_reaches_nobody_else() {
                 continue;
             }
             let found = asked.await.unwrap().unwrap();
-            assert_eq!(found.completion().choices[0].message.text(), format!("answer {number}"));
+            assert_eq!(found.completion().unwrap().choices[0].message.text(), format!("answer {number}"));
         }
     }
     assert_eq!(tier.refused(), 0);

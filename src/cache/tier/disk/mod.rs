@@ -243,6 +243,7 @@ impl CacheTier for Disk {
                 let key = *key;
                 self.wait(place, move |log| log.remove(&key, None, now)).await.map(u64::from)
             }
+            _ => Err(Error::new(ErrorKind::Unsupported, "disk", "not yet")),
         }
     }
 }

@@ -254,6 +254,7 @@ impl CacheTier for Redis {
         match selector {
             Selector::Key(key) => self.unlink(lane, key, budget).await,
             Selector::All => Box::pin(sweep::all(lane, &self.0.names, budget)).await,
+            _ => Err(Error::new(ErrorKind::Unsupported, fault::ORIGIN, "not yet")),
         }
     }
 }

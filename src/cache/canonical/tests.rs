@@ -1,10 +1,16 @@
 use super::*;
-use serde_json::json;
+use crate::types::ChatRequest;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 
 fn bytes_to(client: &str, request: &ChatRequest) -> Vec<u8> {
+    in_namespace("responses", client, request)
+}
+
+fn in_namespace(name: &str, client: &str, request: &ChatRequest) -> Vec<u8> {
     let mut bytes = Vec::new();
-    write_chat(&mut bytes, &ClientInfo::new(client), request);
+    let scope = request.extensions.get().copied().unwrap_or_default();
+    write_chat(&mut bytes, (name, Sharing::of(&request.extensions, scope)), (&ClientInfo::new(client), ""), request);
     bytes
 }
 
@@ -74,6 +80,46 @@ fn tenants_and_clients_have_their_own_keys() {
     assert_ne!(of("a"), of("b"));
     assert_ne!(of(""), bytes_of(&request));
     assert_ne!(bytes_to("q", &request), bytes_of(&request));
+}
+
+#[test]
+fn scopes_and_namespaces_have_their_own_keys() {
+    let request = ChatRequest::new("m").user("hi");
+    let public = bytes_of(&request.clone().with(Scope::Public));
+    assert_ne!(public, bytes_of(&request));
+    assert_eq!(public, bytes_of(&request.clone().with(Scope::Public).with(Tenant("a".into()))));
+    assert_ne!(in_namespace("other", "p", &request), bytes_of(&request));
+    assert_eq!(namespace(&in_namespace("other", "p", &request)), "other");
+    let mut value = Vec::new();
+    write_value(&mut value, "retrieval", Sharing::Tenant(None), "doc:42");
+    assert_eq!(namespace(&value), "retrieval");
+    for cut in 0..value.len() {
+        // Cut anywhere, it is read without panic.
+        let _ = namespace(&value[..cut]);
+    }
+}
+
+/// Every field of an embedding request, and its input's kind, must change the bytes.
+#[test]
+fn everything_that_can_change_a_vector_changes_its_key() {
+    let base = || EmbedRequest::new("m", ["a"]);
+    let bytes = |request: &EmbedRequest, item: EmbedItem<'_>| {
+        let mut bytes = Vec::new();
+        let sharing = Sharing::Tenant(None);
+        write_embedding(&mut bytes, ("embeddings", sharing), (&ClientInfo::new("p"), ""), request, item);
+        bytes
+    };
+    let (text, mut all) = (EmbedItem::Text("a"), std::collections::HashSet::new());
+    assert!(all.insert(bytes(&base(), text)));
+    assert!(all.insert(bytes(&base(), EmbedItem::Text("b"))));
+    assert!(all.insert(bytes(&base(), EmbedItem::Tokens(&[97]))));
+    assert!(all.insert(bytes(&EmbedRequest { model: "n".into(), ..base() }, text)));
+    assert!(all.insert(bytes(&EmbedRequest { dimensions: Some(1), ..base() }, text)));
+    assert!(all.insert(bytes(&EmbedRequest { encoding_format: Some("base64".into()), ..base() }, text)));
+    assert!(all.insert(bytes(&EmbedRequest { user: Some("u".into()), ..base() }, text)));
+    let mut extra = base();
+    extra.extra.insert("task".into(), json!("query"));
+    assert!(all.insert(bytes(&extra, text)));
 }
 
 #[test]

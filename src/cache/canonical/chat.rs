@@ -1,83 +1,16 @@
-//! A request as bytes: everything that can change the answer, in one buffer, in one order.
-//!
-//! The form is length-prefixed and versioned, fields stand in a fixed order, objects are sorted by key (another crate
-//! may have switched on `serde_json/preserve_order`), and negative zero is zero. It is written into a reused buffer and
-//! hashed once: fed field by field, blake3 is up to ten times slower. Every struct is taken apart without `..`, so a field
-//! added to it cannot be forgotten here.
+//! The body of a chat request.
 
-use serde_json::Value;
-
-use crate::client::ClientInfo;
+use super::bytes::Canonical;
 use crate::types::{
-    ChatBody, ChatRequest, Content, Extra, FunctionCall, FunctionDef, ImageUrl, InputAudio, Message, Part,
-    ResponseFormat, Role, Stop, Tenant, Tool, ToolCall, ToolChoice,
+    ChatBody, Content, FunctionCall, FunctionDef, ImageUrl, InputAudio, Message, Part, ResponseFormat, Role, Stop,
+    Tool, ToolCall, ToolChoice,
 };
-
-/// Raised whenever the canonical form changes, so that entries of other versions are not found.
-const VERSION: u8 = 1;
 
 /// Marks a message of role and text only, as most are. Must differ from the tags of `content`.
 const TEXT_ALONE: u8 = 3;
 
-/// Writes the canonical form of a chat request to this client.
-pub(super) fn write_chat(bytes: &mut Vec<u8>, info: &ClientInfo, request: &ChatRequest) {
-    let ClientInfo { provider, endpoint, account } = info;
-    let mut out = Canonical(bytes);
-    out.tag(VERSION);
-    out.str(provider);
-    out.str(endpoint);
-    out.str(account);
-    out.option(request.extensions.get::<Tenant>(), |out, Tenant(tenant)| out.str(tenant));
-    out.body(request);
-}
-
-struct Canonical<'a>(&'a mut Vec<u8>);
-
 impl Canonical<'_> {
-    fn tag(&mut self, tag: u8) {
-        self.0.push(tag);
-    }
-
-    fn len(&mut self, len: usize) {
-        self.0.extend_from_slice(&(len as u64).to_le_bytes());
-    }
-
-    fn str(&mut self, text: &str) {
-        self.len(text.len());
-        self.0.extend_from_slice(text.as_bytes());
-    }
-
-    fn u32(&mut self, number: u32) {
-        self.0.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn i64(&mut self, number: i64) {
-        self.0.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn f64(&mut self, number: f64) {
-        // Adding zero turns -0.0 into 0.0.
-        self.0.extend_from_slice(&(number + 0.0).to_bits().to_le_bytes());
-    }
-
-    fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
-        match value {
-            None => self.tag(0),
-            Some(value) => {
-                self.tag(1);
-                write(self, value);
-            }
-        }
-    }
-
-    fn list<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Self, &T)) {
-        self.len(items.len());
-        for item in items {
-            write(self, item);
-        }
-    }
-
-    fn body(&mut self, body: &ChatBody) {
+    pub(super) fn body(&mut self, body: &ChatBody) {
         let ChatBody {
             model,
             messages,
@@ -259,59 +192,4 @@ impl Canonical<'_> {
         });
         self.extra(extra);
     }
-
-    fn value(&mut self, value: &Value) {
-        match value {
-            Value::Null => self.tag(0),
-            Value::Bool(flag) => {
-                self.tag(1);
-                self.tag(u8::from(*flag));
-            }
-            Value::Number(number) => {
-                if let Some(number) = number.as_i64() {
-                    self.tag(2);
-                    self.i64(number);
-                } else if let Some(number) = number.as_u64() {
-                    self.tag(3);
-                    self.0.extend_from_slice(&number.to_le_bytes());
-                } else {
-                    // Beyond i64 and u64 only a float is left, or a number kept as text by `arbitrary_precision`.
-                    self.tag(4);
-                    self.str(&number.to_string());
-                }
-            }
-            Value::String(text) => {
-                self.tag(5);
-                self.str(text);
-            }
-            Value::Array(items) => {
-                self.tag(6);
-                self.list(items, Self::value);
-            }
-            Value::Object(map) => {
-                self.tag(7);
-                self.extra(map);
-            }
-        }
-    }
-
-    fn extra(&mut self, map: &Extra) {
-        self.extra_without(map, &[]);
-    }
-
-    fn extra_without(&mut self, map: &Extra, left_out: &[&str]) {
-        if map.is_empty() {
-            return self.len(0);
-        }
-        let mut fields: Vec<_> = map.iter().filter(|(name, _)| !left_out.contains(&name.as_str())).collect();
-        fields.sort_unstable_by_key(|(name, _)| *name);
-        self.list(&fields, |out, (name, value)| {
-            out.str(name);
-            out.value(value);
-        });
-    }
 }
-
-#[cfg(test)]
-#[path = "canonical_tests.rs"]
-mod tests;
