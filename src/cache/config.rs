@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CacheTier, KeyPolicy, Namespace, StorePolicy};
+use super::{CacheTier, Fleet, KeyPolicy, Namespace, StorePolicy};
 
 /// How answers are cached.
 ///
@@ -18,6 +18,8 @@ pub struct Cache {
     pub(super) in_memory: bool,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) outer: Vec<Arc<dyn CacheTier>>,
+    pub(super) fleet: Option<(usize, Arc<dyn Fleet>)>,
+    pub(super) lease_term: Duration,
     pub(super) tier_timeout: Duration,
     pub(super) keys: KeyPolicy,
     pub(super) store: StorePolicy,
@@ -42,6 +44,8 @@ impl Cache {
             in_memory,
             namespaces: Namespace::ready_made(),
             outer,
+            fleet: None,
+            lease_term: Duration::from_secs(3),
             tier_timeout: Duration::from_millis(100),
             keys: KeyPolicy::default(),
             store: StorePolicy::default(),
@@ -69,6 +73,30 @@ impl Cache {
     #[must_use]
     pub fn tier(mut self, tier: impl CacheTier) -> Self {
         self.outer.push(Arc::new(tier));
+        self
+    }
+
+    /// Adds a tier that several processes share, as [`tier`](Self::tier) does, and keeps the processes together by it:
+    ///
+    /// - memory follows it: what changes there, or is removed by any process, is dropped from the memory of all;
+    /// - concurrent equal misses of all processes make one upstream call: one takes the lease of the key, the others wait
+    ///   for its answer.
+    ///
+    /// A second one takes the place of the first as the fleet's; the first stays as a tier. When the store is away, every
+    /// process goes on alone.
+    #[must_use]
+    pub fn fleet(mut self, store: impl Fleet) -> Self {
+        let store: Arc<dyn Fleet> = Arc::new(store);
+        self.outer.push(Arc::clone(&store) as Arc<dyn CacheTier>);
+        self.fleet = Some((self.outer.len() - 1, store));
+        self
+    }
+
+    /// How long a lease lasts that is not renewed, that is, how long the death of the process that asks delays the others;
+    /// more than zero. 3 s unless set: it is renewed every third of it, so a pause of less than two thirds costs nothing.
+    #[must_use]
+    pub fn lease_term(mut self, term: Duration) -> Self {
+        self.lease_term = term;
         self
     }
 

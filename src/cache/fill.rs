@@ -1,16 +1,17 @@
 //! A miss on its way: ask upstream once, put the answer together, keep it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 
 use super::flight::{FlightEvent, FlightSource, Flights, Landed};
 use super::key_policy::KeyPolicy;
-use super::removals::Mark;
+use super::near::Since;
 use super::space::Space;
 use super::store_policy::StorePolicy;
 use super::tiers::{Found, Tiers};
+use super::turn::{Held, Turn, under};
 use super::{Entry, Labels, Probe};
 use crate::client::LlmClient;
 use crate::env::Env;
@@ -25,6 +26,7 @@ pub(super) struct Shared {
     pub(super) tiers: Tiers,
     pub(super) keys: KeyPolicy,
     pub(super) store: StorePolicy,
+    pub(super) lease_term: Duration,
 }
 
 /// What a look-up and a miss need.
@@ -37,7 +39,7 @@ pub(super) struct Parts {
 /// When an answer was asked for.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
-    mark: Mark,
+    since: Since,
     at: Instant,
 }
 
@@ -50,7 +52,7 @@ impl Parts {
     pub(super) fn space(&self, control: Option<&CacheControl>) -> Result<&Space> {
         match control.and_then(|control| control.namespace.as_deref()) {
             None => Ok(self.shared.tiers.responses()),
-            Some(name) => self.shared.tiers.space(name),
+            Some(name) => self.shared.tiers.near().space(name),
         }
     }
 
@@ -65,7 +67,7 @@ impl Parts {
     }
 
     fn asked(&self) -> Asked {
-        Asked { mark: self.shared.tiers.mark(), at: self.env.now() }
+        Asked { since: self.shared.tiers.near().now(), at: self.env.now() }
     }
 
     /// The answer has come whole: keep it if it may be kept, and tell.
@@ -75,7 +77,7 @@ impl Parts {
         &self,
         probe: &Probe,
         request: &ChatRequest,
-        asked: Asked,
+        (asked, held): (Asked, Option<Held>),
         mut answer: ChatResponse,
         chunks: Vec<Arc<ChatChunk>>,
     ) -> Result<FlightEvent> {
@@ -93,7 +95,10 @@ impl Parts {
         let entry = Arc::new(entry);
         let wanted = !control.is_some_and(|control| control.no_store) && !ttl.is_zero();
         if wanted && self.shared.store.takes(request, answer.completion()) {
-            self.shared.tiers.put(&self.env, space, probe, &entry, asked.mark).await;
+            let lease = held.and_then(Held::spend);
+            self.shared.tiers.put(&self.env, (space, probe), &entry, asked.since, lease.as_ref()).await;
+        } else if let Some(held) = held {
+            held.open().await;
         }
         Ok(FlightEvent::Landed(Landed { entry, answer }))
     }
@@ -112,20 +117,29 @@ pub(super) fn fly(parts: Arc<Parts>, probe: Arc<Probe>, request: ChatRequest, st
             Err(error) => return one(Err(error)),
         };
         // Another flight may have landed between our look-up and the start of this one.
-        if let Some((entry, tier)) = parts.find(space, &probe, control).await {
-            let answer = entry.respond(parts.saved(&entry, Source::Cache(tier)));
-            return one(Ok(FlightEvent::Landed(Landed { entry, answer })));
-        }
+        let mut held = match parts.turn(space, &probe, control).await {
+            Turn::Ask(held) => held,
+            Turn::Found((entry, tier)) => {
+                let answer = entry.respond(parts.saved(&entry, Source::Cache(tier)));
+                return one(Ok(FlightEvent::Landed(Landed { entry, answer })));
+            }
+        };
         let asked = parts.asked();
+        let failed = async |held: Option<Held>, error| {
+            if let Some(held) = held {
+                held.open().await;
+            }
+            one(Err(error))
+        };
         if !streaming {
-            return match parts.inner.chat(request.clone()).await {
-                Ok(answer) => one(parts.land(&probe, &request, asked, answer, Vec::new()).await),
-                Err(error) => one(Err(error)),
+            return match under(&mut held, parts.inner.chat(request.clone())).await {
+                Ok(answer) => one(parts.land(&probe, &request, (asked, held), answer, Vec::new()).await),
+                Err(error) => failed(held, error).await,
             };
         }
-        match parts.inner.chat_stream(request.clone()).await {
-            Ok(stream) => follow(parts, (probe, request, asked), stream),
-            Err(error) => one(Err(error)),
+        match under(&mut held, parts.inner.chat_stream(request.clone())).await {
+            Ok(stream) => follow(parts, (probe, request, asked), held, stream),
+            Err(error) => failed(held, error).await,
         }
     };
     Box::pin(stream::once(opening).flatten())
@@ -136,10 +150,15 @@ fn one(event: Result<FlightEvent>) -> FlightSource {
 }
 
 /// Passes a stream's chunks on and puts the answer together as they go by.
-fn follow(parts: Arc<Parts>, asked: (Arc<Probe>, ChatRequest, Asked), stream: ChatStream) -> FlightSource {
-    let state = (parts, asked, stream, Assembler::new(), Vec::new());
-    Box::pin(stream::unfold(state, async |(parts, asked, mut stream, mut assembler, mut chunks)| {
-        let event = match stream.next().await? {
+fn follow(
+    parts: Arc<Parts>,
+    asked: (Arc<Probe>, ChatRequest, Asked),
+    held: Option<Held>,
+    stream: ChatStream,
+) -> FlightSource {
+    let state = (parts, asked, held, stream, Assembler::new(), Vec::new());
+    Box::pin(stream::unfold(state, async |(parts, asked, mut held, mut stream, mut assembler, mut chunks)| {
+        let event = match under(&mut held, stream.next()).await? {
             Ok(StreamEvent::Chunk(chunk)) => {
                 assembler.push(&chunk);
                 chunks.push(Arc::clone(&chunk));
@@ -151,10 +170,15 @@ fn follow(parts: Arc<Parts>, asked: (Arc<Probe>, ChatRequest, Asked), stream: Ch
                 let mut answer = ChatResponse::new(completion);
                 *answer.trace_mut() = finish.trace;
                 let (probe, request, asked) = &asked;
-                parts.land(probe, request, *asked, answer, std::mem::take(&mut chunks)).await
+                parts.land(probe, request, (*asked, held.take()), answer, std::mem::take(&mut chunks)).await
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                if let Some(held) = held.take() {
+                    held.open().await;
+                }
+                Err(error)
+            }
         };
-        Some((event, (parts, asked, stream, assembler, chunks)))
+        Some((event, (parts, asked, held, stream, assembler, chunks)))
     }))
 }

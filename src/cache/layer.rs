@@ -86,13 +86,22 @@ fn settings(cache: &Cache) -> String {
 }
 
 fn share(cache: Cache) -> Result<Shared> {
-    let Cache { in_memory, namespaces, outer, tier_timeout, keys, store } = cache;
+    let Cache { in_memory, namespaces, outer, fleet, lease_term, tier_timeout, keys, store } = cache;
     if tier_timeout.is_zero() {
         let advice = "give the tier at least a millisecond to answer";
         return Err(Error::config("cache", "tier_timeout", "0s", advice));
     }
+    if lease_term.is_zero() {
+        return Err(Error::config(
+            "cache",
+            "lease_term",
+            "0s",
+            "a few seconds are enough: a lease is renewed while it is needed",
+        ));
+    }
     let spaces = namespaces.into_iter().map(|namespace| Space::new(namespace, in_memory)).collect::<Result<_>>()?;
-    Ok(Shared { flights: Arc::default(), tiers: Tiers::new(spaces, outer, tier_timeout), keys, store })
+    let tiers = Tiers::new(spaces, outer, fleet, tier_timeout);
+    Ok(Shared { flights: Arc::default(), tiers, keys, store, lease_term })
 }
 
 /// Bytes for people: `256 MiB`, `100000 bytes`.
@@ -136,6 +145,7 @@ impl Layer for CacheLayer {
 
     fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>> {
         let shared = self.shared.clone()?;
+        shared.tiers.follow();
         Ok(Arc::new(Cached(Arc::new(Parts { inner, shared, env: env.clone() }))))
     }
 }

@@ -17,12 +17,14 @@ mod entry;
 #[cfg(feature = "_envelope")]
 mod envelope;
 mod fill;
+mod fleet;
 mod flight;
 mod guard;
 mod key;
 mod key_policy;
 mod layer;
 mod namespace;
+mod near;
 mod payload;
 mod removals;
 mod selector;
@@ -30,6 +32,7 @@ mod space;
 mod store_policy;
 pub mod tier;
 mod tiers;
+mod turn;
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,6 +43,7 @@ pub use config::Cache;
 pub use entry::Entry;
 #[cfg(feature = "_envelope")]
 pub use envelope::MacKey;
+pub use fleet::{Fleet, Follower, Invalidation, Lease, Leasing};
 pub use key::{CacheKey, Probe};
 pub use key_policy::KeyPolicy;
 pub use layer::CacheLayer;

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
-use crate::cache::{CacheTier, Entry, Probe, Selector};
+use super::key_index::KeyIndex;
+use crate::cache::{CacheKey, CacheTier, Entry, Probe, Selector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::ByFingerprint;
 
@@ -17,6 +18,7 @@ use crate::fingerprint::ByFingerprint;
 /// of quick_cache decides who goes. An expired entry is never served; it goes when it is asked for or pushed out.
 pub struct Memory {
     entries: Cache<u128, Arc<Entry>, ByBytes, ByFingerprint, DefaultLifecycle<u128, Arc<Entry>>>,
+    keys: KeyIndex,
 }
 
 impl Memory {
@@ -41,7 +43,7 @@ impl Memory {
         let options = options.map_err(|error| Error::new(ErrorKind::Config, "cache", error.to_string()))?;
         let entries =
             Cache::with_options(options, ByBytes { share }, ByFingerprint::default(), DefaultLifecycle::default());
-        Ok(Self { entries })
+        Ok(Self { entries, keys: KeyIndex::default() })
     }
 
     /// How many entries it holds, expired ones included.
@@ -75,7 +77,33 @@ impl Memory {
 
     /// Keeps an entry, without waiting.
     pub fn keep(&self, probe: &Probe, entry: Arc<Entry>) {
-        self.entries.insert(probe.fingerprint(), entry);
+        let at = probe.fingerprint();
+        // Known when an outer tier has asked for it: only then is anything told by key.
+        if let Some(key) = entry.known_key() {
+            self.keys.learn(key, at, self.entries.len(), |at| self.entries.peek(at).is_some());
+        }
+        self.entries.insert(at, entry);
+    }
+
+    /// Forgets what the selector takes, without waiting; how many. It looks at every entry: about 0.1 us each, by key 1 us
+    /// where the key has to be computed.
+    pub fn discard(&self, selector: &Selector) -> u64 {
+        let before = self.entries.len();
+        match selector {
+            Selector::All => {
+                self.entries.clear();
+                self.keys.clear();
+            }
+            other => self.entries.retain(|_, entry| !other.selects(entry)),
+        }
+        before.saturating_sub(self.entries.len()) as u64
+    }
+
+    /// Forgets the entry of a key that an outer tier has asked for, without looking at the others.
+    pub(in crate::cache) fn discard_key(&self, key: &CacheKey) {
+        if let Some(at) = self.keys.take(key) {
+            self.entries.remove_if(&at, |entry| entry.key() == *key);
+        }
     }
 }
 
@@ -94,14 +122,8 @@ impl CacheTier for Memory {
         Ok(())
     }
 
-    /// By key it looks at every entry: about 1 us each.
     async fn remove(&self, selector: &Selector) -> Result<u64> {
-        let before = self.entries.len();
-        match selector {
-            Selector::All => self.entries.clear(),
-            other => self.entries.retain(|_, entry| !other.selects(entry)),
-        }
-        Ok(before.saturating_sub(self.entries.len()) as u64)
+        Ok(self.discard(selector))
     }
 }
 

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "disk")]
 mod disk;
+mod key_index;
 mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -1,7 +1,8 @@
 //! What one process changes, the others hear.
 
+use sluicegate::cache::Invalidation;
 use sluicegate::cache::tier::Redis;
-use sluicegate::cache::tier::redis::{Invalidation, Invalidations};
+use sluicegate::cache::tier::redis::Invalidations;
 use sluicegate::cache::{CacheTier, Selector};
 
 use super::proxy::{Network, Proxy};

@@ -65,7 +65,7 @@ async fn the_life_left_is_the_expiry_in_redis() {
     let tier = patient(server.url()).prefix("life:").build().unwrap();
     let probe = question("how long");
     tier.put(&probe, minute(&probe, "a minute")).await.unwrap();
-    let name = format!("life:{}", probe.key().to_hex());
+    let name = format!("life:{{{}}}", probe.key().to_hex());
     let left: i64 = server.command(&["PTTL", &name]).await.parse().unwrap();
     assert!((50_000..=60_000).contains(&left), "{left}");
     // Nothing is kept that has no life left.
@@ -80,7 +80,7 @@ async fn what_is_not_the_entry_is_a_miss_and_goes() {
     let tier = patient(server.url()).prefix("p:").build().unwrap();
     let (mine, other) = (question("mine"), question("other"));
     tier.put(&mine, minute(&mine, "my answer")).await.unwrap();
-    let (mine_name, other_name) = (format!("p:{}", mine.key().to_hex()), format!("p:{}", other.key().to_hex()));
+    let (mine_name, other_name) = (format!("p:{{{}}}", mine.key().to_hex()), format!("p:{{{}}}", other.key().to_hex()));
     // Another question's entry under this name: what a swapped reply looks like.
     assert_eq!(server.command(&["COPY", &mine_name, &other_name]).await, "1");
     assert_eq!(text(&tier, &other).await.unwrap(), None);
@@ -137,7 +137,7 @@ async fn a_server_that_refuses_is_an_error_not_a_panic() {
     let server = Server::start(&[]).await;
     let tier = patient(server.url()).prefix("p:").build().unwrap();
     let probe = question("refused");
-    let name = format!("p:{}", probe.key().to_hex());
+    let name = format!("p:{{{}}}", probe.key().to_hex());
     server.command(&["LPUSH", &name, "x"]).await;
     assert_eq!(tier.get(&probe).await.unwrap_err().code(), Some("WRONGTYPE"));
     server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;

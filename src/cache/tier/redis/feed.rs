@@ -3,21 +3,26 @@
 //! It goes over RESP2, with the invalidations redirected to the connection itself: fred 10.1 drops the RESP3 push that
 //! says that everything was flushed, because it carries no list of keys; the RESP2 message it passes on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fred::clients::{Client, WithOptions};
-use fred::interfaces::{ClientInterface, ClientLike, ClusterInterface, PubsubInterface, TrackingInterface};
-use fred::types::Value;
+use fred::interfaces::{
+    ClientInterface, ClientLike, ClusterInterface, EventInterface, PubsubInterface, TrackingInterface,
+};
 use fred::types::client::Invalidation as Pushed;
 use fred::types::config::Server;
+use fred::types::{Message, Value};
+use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
+use super::announce::Announcement;
 use super::link::Session;
 use super::names::Names;
-use crate::cache::CacheKey;
+use super::{Redis, Shared};
+use crate::cache::{Follower, Invalidation};
 use crate::env::{Clock, after};
 
 /// Where Redis sends invalidations to a connection that speaks RESP2.
@@ -28,23 +33,14 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Invalidations kept for a listener that is slow; one more and it hears [`Invalidation::Flush`] instead.
 const BACKLOG: usize = 1024;
 
-/// What an answer kept nearer than Redis must be dropped for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Invalidation {
-    /// The entry of this key was put, replaced, removed, evicted, or it expired.
-    Key(CacheKey),
-    /// Anything may have changed unseen: Redis was flushed, the connection was lost or made anew, or the listener was too
-    /// slow. Drop everything.
-    Flush,
-}
-
 /// What others change in Redis, from [`Redis::invalidations`](super::Redis::invalidations).
 ///
 /// It begins with [`Invalidation::Flush`] once the server has agreed to push; before that, and from a server that never
 /// does (older than 6.0, or the user may not `CLIENT TRACKING` or `SUBSCRIBE`), nothing comes. From then on, whatever changes under the
 /// prefix comes as [`Invalidation::Key`], in the server's order. When the connection is lost, which shows within a second
 /// even if nothing closes it, and again when it is back, comes `Flush`.
+///
+/// What a process of this crate removes comes as [`Invalidation::Removed`] as well, even if Redis did not have it.
 ///
 /// This process's own puts and removals come too. Redis could leave them out (`NOLOOP`) only for the connection that
 /// makes them, and this is another one; telling them apart here is not safe, because Redis merges pushes: one push may
@@ -80,13 +76,21 @@ pub(super) struct Feed {
     names: Names,
     clock: Arc<dyn Clock>,
     out: broadcast::Sender<Invalidation>,
+    followers: Mutex<Vec<Weak<dyn Follower>>>,
+    tier: Weak<Shared>,
     /// Whether the server pushes: only then is there something to lose.
     tracking: AtomicBool,
 }
 
 impl Feed {
-    pub(super) fn new(names: Names, clock: Arc<dyn Clock>) -> Self {
-        Self { names, clock, out: broadcast::Sender::new(BACKLOG), tracking: AtomicBool::new(false) }
+    pub(super) fn new(names: Names, clock: Arc<dyn Clock>, tier: Weak<Shared>) -> Self {
+        let (out, followers) = (broadcast::Sender::new(BACKLOG), Mutex::default());
+        Self { names, clock, out, followers, tier, tracking: AtomicBool::new(false) }
+    }
+
+    /// The follower hears of everything from now on, before this feed goes on.
+    pub(super) fn follow(&self, follower: Weak<dyn Follower>) {
+        self.followers.lock().push(follower);
     }
 
     pub(super) fn subscribe(&self, closing: CancellationToken) -> Invalidations {
@@ -94,6 +98,15 @@ impl Feed {
     }
 
     fn tell(&self, invalidation: Invalidation) {
+        let mut alive = Vec::new();
+        self.followers.lock().retain(|follower| {
+            let here = follower.upgrade();
+            let stays = here.is_some();
+            alive.extend(here);
+            stays
+        });
+        let now = self.clock.now();
+        alive.iter().for_each(|follower| follower.hear(&invalidation, now));
         // Nobody may listen just now.
         let _ = self.out.send(invalidation);
     }
@@ -111,6 +124,7 @@ impl Feed {
             };
             node.client_tracking::<(), _, _>("ON", Some(id), self.names.0.clone(), true, false, false, false).await?;
             node.subscribe(CHANNEL).await?;
+            node.subscribe(self.names.channel()).await?;
             // fred does not wait for the server to confirm a subscription; the reply to this comes after it.
             node.ping::<Value>(None).await?;
         }
@@ -126,6 +140,19 @@ impl Feed {
         }
         // A cluster may have given slots to a master that does not push yet.
         !client.is_clustered() || (client.sync_cluster().await.is_ok() && masters(client) == tracked)
+    }
+
+    /// Drops what another process has removed, and says so.
+    fn removed(&self, message: &Message) {
+        let Some((ticket, selector)) = message.value.as_bytes().and_then(Announcement::parse) else {
+            // Of a version that removes what this one does not know.
+            return self.tell(Invalidation::Flush);
+        };
+        self.tell(Invalidation::Removed(selector));
+        let Some(tier) = self.tier.upgrade() else { return };
+        let tasks = tier.tasks.clone();
+        // Who removed it waits, but not for ever.
+        tasks.spawn(async move { Redis(tier).confirm(&ticket).await });
     }
 
     fn pass_on(&self, pushed: Pushed) {
@@ -150,7 +177,8 @@ fn at(client: &Client, server: &Server) -> WithOptions<Client> {
 
 impl Session for Arc<Feed> {
     async fn run(&self, client: Client) {
-        let mut pushes = client.invalidation_rx();
+        let (mut pushes, mut messages) = (client.invalidation_rx(), client.message_rx());
+        let channel = self.names.channel();
         let Ok(servers) = self.track(&client).await else { return };
         self.tracking.store(true, Relaxed);
         self.tell(Invalidation::Flush);
@@ -169,8 +197,17 @@ impl Session for Arc<Feed> {
         };
         let listen = async {
             loop {
-                match pushes.recv().await {
-                    Ok(pushed) => self.pass_on(pushed),
+                let heard = tokio::select! {
+                    pushed = pushes.recv() => pushed.map(|pushed| self.pass_on(pushed)),
+                    message = messages.recv() => message.map(|message| {
+                        // Redis sends its invalidations over such a channel too.
+                        if message.channel == channel {
+                            self.removed(&message);
+                        }
+                    }),
+                };
+                match heard {
+                    Ok(()) => {}
                     Err(RecvError::Lagged(_)) => self.tell(Invalidation::Flush),
                     Err(RecvError::Closed) => return,
                 }

@@ -1,9 +1,11 @@
 //! Answers in Redis, shared by a fleet, on fred.
 
+mod announce;
 mod builder;
 mod fault;
 mod feed;
 mod lane;
+mod lease;
 mod link;
 mod names;
 mod sweep;
@@ -11,7 +13,7 @@ mod tls;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,10 +26,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 
 pub use builder::RedisBuilder;
-pub use feed::{Invalidation, Invalidations};
+pub use feed::Invalidations;
 
 use crate::cache::envelope::{Envelopes, MAX_ENVELOPE, Refusals, Refused};
-use crate::cache::{CacheKey, CacheTier, Entry, Probe, Selector};
+use crate::cache::{CacheKey, CacheTier, Entry, Fleet, Follower, Lease, Leasing, Probe, Selector};
 use crate::env::after;
 use crate::error::{Error, ErrorKind, Result};
 use feed::Feed;
@@ -145,6 +147,11 @@ impl Redis {
     /// # Errors
     /// [`ErrorKind::Shutdown`] after [`shutdown`](Self::shutdown), [`ErrorKind::Config`] outside of a runtime.
     pub fn invalidations(&self) -> Result<Invalidations> {
+        Ok(self.feed()?.subscribe(self.0.dialer.closing.clone()))
+    }
+
+    /// The feed; started by its first use.
+    fn feed(&self) -> Result<Arc<Feed>> {
         let shared = &*self.0;
         if shared.dialer.closing.is_cancelled() {
             return Err(Error::new(ErrorKind::Shutdown, fault::ORIGIN, "the tier is shut down"));
@@ -154,11 +161,12 @@ impl Redis {
         }
         let mut feed = shared.feed.lock();
         let feed = feed.get_or_insert_with(|| {
-            let feed = Arc::new(Feed::new(shared.names.clone(), Arc::clone(&shared.settings.clock)));
+            let clock = Arc::clone(&shared.settings.clock);
+            let feed = Arc::new(Feed::new(shared.names.clone(), clock, Arc::downgrade(&self.0)));
             shared.tasks.spawn(shared.dialer.clone().keep(Arc::clone(&feed)));
             feed
         });
-        Ok(feed.subscribe(shared.dialer.closing.clone()))
+        Ok(Arc::clone(feed))
     }
 
     /// Closes all connections of all clones and waits until its tasks have ended. Every call fails from now on.
@@ -247,15 +255,51 @@ impl CacheTier for Redis {
         self.keep(probe, &entry).await
     }
 
-    /// All of them takes one `SCAN` through the whole key space in batches of 500; it does not see what is put meanwhile.
+    /// All but keys take one `SCAN` through the whole key space in batches of 500; it does not see what is put
+    /// meanwhile. By tag, pattern and namespace it reads the head of every entry, batch by batch.
     async fn remove(&self, selector: &Selector) -> Result<u64> {
         let (_place, lane) = self.enter()?;
         let budget = self.0.settings.put_timeout;
         match selector {
             Selector::Key(key) => self.unlink(lane, key, budget).await,
-            Selector::All => Box::pin(sweep::all(lane, &self.0.names, budget)).await,
-            _ => Err(Error::new(ErrorKind::Unsupported, fault::ORIGIN, "not yet")),
+            Selector::Keys(keys) => {
+                let mut removed = 0;
+                for key in keys {
+                    removed += self.unlink(lane, key, budget).await?;
+                }
+                Ok(removed)
+            }
+            other => Box::pin(sweep::sweep(lane, &self.0.names, other, budget)).await,
         }
+    }
+}
+
+#[async_trait]
+impl Fleet for Redis {
+    /// The first follower opens one more connection. Must be called inside a Tokio runtime.
+    fn follow(&self, follower: Weak<dyn Follower>) -> Result<()> {
+        self.feed()?.follow(follower);
+        Ok(())
+    }
+
+    async fn announce(&self, selector: &Selector) -> Result<()> {
+        self.tell_all(selector).await
+    }
+
+    async fn lease(&self, key: &CacheKey, term: Duration) -> Result<Leasing> {
+        self.take_lease(key, term).await
+    }
+
+    async fn renew(&self, lease: &Lease, term: Duration) -> Result<bool> {
+        self.renew_lease(lease, term).await
+    }
+
+    async fn put_leased(&self, probe: &Probe, entry: &Entry, lease: &Lease) -> Result<bool> {
+        self.keep_leased(probe, entry, lease).await
+    }
+
+    async fn release(&self, lease: &Lease, open_for: Duration) -> Result<()> {
+        self.release_lease(lease, open_for).await
     }
 }
 

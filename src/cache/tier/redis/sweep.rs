@@ -1,33 +1,44 @@
-//! Removing everything: `SCAN`, batch by batch, on every master.
+//! Removing whatever a selector takes: `SCAN`, batch by batch, on every master.
 
 use std::time::Duration;
 
+use fred::bytes::Bytes;
 use fred::interfaces::{ClientLike, KeysInterface};
 use fred::types::Key;
 use fred::types::config::Server;
 
+use futures_util::future::try_join_all;
+
 use super::lane::{Asked, Lane};
 use super::names::Names;
-use crate::error::Result;
+use crate::cache::Selector;
+use crate::cache::envelope::{HEAD, Head, head};
+use crate::error::{Error, Result};
 
 /// Names looked at in a step: some 0.1 ms of the server's time, which serves others in between.
 const BATCH: u32 = 500;
 
 /// How many entries were removed. Each step has its own budget.
-pub(super) async fn all(lane: &Lane, names: &Names, budget: Duration) -> Result<u64> {
+pub(super) async fn sweep(lane: &Lane, names: &Names, selector: &Selector, budget: Duration) -> Result<u64> {
     let masters = lane.ask(budget, |client| async move { Ok((client.is_clustered(), client.active_connections())) });
     let (clustered, servers) = masters.await?;
     let mut removed = 0;
     if !clustered {
-        return node(lane, names, budget, None).await;
+        return node(lane, names, selector, budget, None).await;
     }
     for server in servers {
-        removed += node(lane, names, budget, Some(server)).await?;
+        removed += node(lane, names, selector, budget, Some(server)).await?;
     }
     Ok(removed)
 }
 
-async fn node(lane: &Lane, names: &Names, budget: Duration, server: Option<Server>) -> Result<u64> {
+async fn node(
+    lane: &Lane,
+    names: &Names,
+    selector: &Selector,
+    budget: Duration,
+    server: Option<Server>,
+) -> Result<u64> {
     let (mut cursor, mut removed) = ("0".to_owned(), 0);
     loop {
         let (from, pattern) = (cursor, names.pattern());
@@ -36,7 +47,10 @@ async fn node(lane: &Lane, names: &Names, budget: Duration, server: Option<Serve
             async move { client.scan_page::<(String, Vec<Key>), _, _>(from, pattern, Some(BATCH), None).await }
         };
         let (next, found) = lane.ask(budget, page).await?;
-        let ours: Vec<Key> = found.into_iter().filter(|name| names.key(name.as_bytes()).is_some()).collect();
+        let mut ours: Vec<Key> = found.into_iter().filter(|name| names.key(name.as_bytes()).is_some()).collect();
+        if *selector != Selector::All {
+            ours = taken(lane, selector, budget, ours).await?;
+        }
         if server.is_some() {
             // Names of one node lie in many slots, and a command may touch only one.
             for name in ours {
@@ -50,6 +64,25 @@ async fn node(lane: &Lane, names: &Names, budget: Duration, server: Option<Serve
         }
         cursor = next;
     }
+}
+
+/// Those that the selector takes, as their heads tell; all heads are asked for at once.
+async fn taken(lane: &Lane, selector: &Selector, budget: Duration, names: Vec<Key>) -> Result<Vec<Key>> {
+    let read = async |name: &Key, length: usize| {
+        let name = name.clone();
+        // The end is part of the range.
+        let ask = |client: Asked| async move { client.getrange::<Bytes, _>(name, 0, length - 1).await };
+        lane.ask(budget, ask).await
+    };
+    let look = async |name: &Key| {
+        let mut known = head(&read(name, HEAD).await?, selector);
+        if let Head::Needs(length) = known {
+            known = head(&read(name, length).await?, selector);
+        }
+        Ok::<_, Error>(known == Head::Taken(true))
+    };
+    let all = try_join_all(names.iter().map(look)).await?;
+    Ok(names.into_iter().zip(all).filter_map(|(name, taken)| taken.then_some(name)).collect())
 }
 
 fn on(mut client: Asked, server: Option<Server>) -> Asked {

@@ -1,0 +1,161 @@
+//! The near side of a cache: the namespaces in this process's memory, and what must not stay in them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::fleet::{Follower, Invalidation};
+use super::removals::{Mark, Removals};
+use super::space::Space;
+use super::{CacheKey, CacheTier, Entry, Probe, Selector};
+use crate::env::Env;
+use crate::error::{Error, Result};
+
+/// The namespaces, with what was removed and what changed lately.
+#[derive(Debug)]
+pub(super) struct Near {
+    spaces: Vec<Space>,
+    /// What somebody removed: whatever was asked for before is not kept after it.
+    removals: Removals,
+    /// What changed in a shared store: whatever was read from there before does not fill memory after it.
+    changes: Removals,
+    echoes: Echoes,
+}
+
+/// What was removed and what had changed at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Since {
+    removals: Mark,
+    changes: Mark,
+}
+
+impl Near {
+    pub(super) fn new(spaces: Vec<Space>) -> Self {
+        Self { spaces, removals: Removals::default(), changes: Removals::default(), echoes: Echoes::default() }
+    }
+
+    pub(super) fn spaces(&self) -> &[Space] {
+        &self.spaces
+    }
+
+    /// The namespace of this name.
+    ///
+    /// # Errors
+    /// The cache was not given one of this name.
+    pub(super) fn space(&self, name: &str) -> Result<&Space> {
+        self.spaces.iter().find(|space| *space.name == *name).ok_or_else(|| {
+            let known: Vec<_> = self.spaces.iter().map(|space| &*space.name).collect();
+            let advice = format!("add it with Cache::namespace, or use one of {}", known.join(", "));
+            Error::invalid("cache", "namespace", format!("{name:?}"), &advice)
+        })
+    }
+
+    /// To be taken before asking for what is kept afterwards.
+    pub(super) fn now(&self) -> Since {
+        Since { removals: self.removals.mark(), changes: self.changes.mark() }
+    }
+
+    /// Whether nobody has removed such an entry since.
+    pub(super) fn spares(&self, since: Since, entry: &Entry) -> bool {
+        self.removals.spare(since.removals, entry)
+    }
+
+    /// Keeps what was just made in memory, unless it was removed since.
+    pub(super) fn keep(&self, space: &Space, probe: &Probe, entry: &Arc<Entry>, since: Since) {
+        if let Some(memory) = space.memory() {
+            memory.keep(probe, Arc::clone(entry));
+            if !self.spares(since, entry) {
+                memory.forget(probe, entry);
+            }
+        }
+    }
+
+    /// Keeps what an outer tier had in memory, unless it was removed or changed there since.
+    pub(super) fn fill(&self, space: &Space, probe: &Probe, entry: &Arc<Entry>, since: Since) {
+        self.keep(space, probe, entry, since);
+        if !self.changes.spare(since.changes, entry)
+            && let Some(memory) = space.memory()
+        {
+            memory.forget(probe, entry);
+        }
+    }
+
+    /// Forgets this very entry.
+    pub(super) fn forget(&self, space: &Space, probe: &Probe, entry: &Arc<Entry>) {
+        if let Some(memory) = space.memory() {
+            memory.forget(probe, entry);
+        }
+    }
+
+    /// This process is about to put the entry of this key into the shared store, which will tell it so.
+    pub(super) fn expect_echo(&self, env: &Env, key: CacheKey) {
+        self.echoes.expect(key, env.now());
+    }
+
+    /// From now on, nothing that was asked for before and that the selector takes is kept.
+    pub(super) fn note_removal(&self, selector: &Selector) {
+        self.removals.note(selector);
+    }
+
+    /// Forgets what the selector takes; how many.
+    pub(super) async fn remove(&self, selector: &Selector) -> Result<u64> {
+        let mut removed = 0;
+        for memory in self.spaces.iter().filter_map(Space::used_memory) {
+            removed += memory.remove(selector).await?;
+        }
+        Ok(removed)
+    }
+
+    fn drop_now(&self, selector: &Selector) {
+        self.removals.note(selector);
+        self.spaces.iter().filter_map(Space::used_memory).for_each(|memory| {
+            memory.discard(selector);
+        });
+    }
+}
+
+impl Follower for Near {
+    fn hear(&self, invalidation: &Invalidation, now: Instant) {
+        match invalidation {
+            Invalidation::Key(key) if self.echoes.take(key, now) => {}
+            Invalidation::Key(key) => {
+                self.changes.note(&Selector::Key(*key));
+                self.spaces.iter().filter_map(Space::used_memory).for_each(|memory| memory.discard_key(key));
+            }
+            Invalidation::Removed(selector) => self.drop_now(selector),
+            Invalidation::Flush => {
+                self.changes.note(&Selector::All);
+                self.drop_now(&Selector::All);
+            }
+        }
+    }
+}
+
+/// What a shared store is about to tell this process about its own puts.
+///
+/// One word is taken for the echo of one put, within two seconds. If somebody else's word about the same key comes
+/// together with ours, the store may make one of both: then a change by hand stays unseen in memory for as long as its time
+/// to live. What other processes of this crate remove is announced beside it, and never unseen.
+#[derive(Debug, Default)]
+struct Echoes(Mutex<HashMap<CacheKey, Instant>>);
+
+const ECHO: Duration = Duration::from_secs(2);
+const EXPECTED: usize = 4096;
+
+impl Echoes {
+    fn expect(&self, key: CacheKey, now: Instant) {
+        let mut expected = self.0.lock();
+        if expected.len() >= EXPECTED {
+            expected.retain(|_, since| now.saturating_duration_since(*since) < ECHO);
+        }
+        if expected.len() < EXPECTED {
+            expected.insert(key, now);
+        }
+    }
+
+    fn take(&self, key: &CacheKey, now: Instant) -> bool {
+        self.0.lock().remove(key).is_some_and(|since| now.saturating_duration_since(since) < ECHO)
+    }
+}

@@ -1,0 +1,100 @@
+//! Leases: one process asks upstream for a key, the others wait for its answer.
+//!
+//! A lease is a value of its own beside the entry, with a token only its holder knows and its term as expiry. Renewing it,
+//! giving it back and writing under it compare the token and act in one script, so that nobody's late word undoes his
+//! successor's. Both names hash to the same slot of a cluster.
+
+use std::time::Duration;
+
+use fred::bytes::Bytes;
+use fred::interfaces::{KeysInterface, LuaInterface};
+use fred::types::{Expiration, SetOptions, Value};
+
+use super::Redis;
+use super::lane::Asked;
+use crate::cache::fleet::{Lease, Leasing};
+use crate::cache::{CacheKey, Entry, Probe};
+use crate::env::{Random, ThreadRandom};
+use crate::error::Result;
+
+const RENEW: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
+
+const RELEASE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], 'open', 'PX', ARGV[2])
+return 1";
+
+const PUT: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+redis.call('DEL', KEYS[1])
+return 1";
+
+/// For how long everybody may ask for what cannot be kept here.
+const OPEN_FOR: Duration = Duration::from_secs(1);
+
+/// What stands in the place of a token when everybody may ask.
+const OPEN: &[u8] = b"open";
+
+fn token(lease: &Lease) -> String {
+    format!("{:032x}", lease.token)
+}
+
+fn millis(time: Duration) -> i64 {
+    // Redis refuses an expiry of zero.
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX).max(1)
+}
+
+impl Redis {
+    pub(super) async fn take_lease(&self, key: &CacheKey, term: Duration) -> Result<Leasing> {
+        let (_place, lane) = self.enter()?;
+        let (name, budget) = (self.0.names.lease(key), self.0.settings.get_timeout);
+        let lease = Lease { key: *key, token: u128::from(ThreadRandom.next()) << 64 | u128::from(ThreadRandom.next()) };
+        let (value, taking) = (token(&lease), name.clone());
+        let expiry = Some(Expiration::PX(millis(term)));
+        let set = |client: Asked| async move {
+            client.set::<Option<String>, _, _>(taking, value, expiry, Some(SetOptions::NX), false).await
+        };
+        if lane.ask(budget, set).await?.is_some() {
+            return Ok(Leasing::Held(lease));
+        }
+        let held = lane.ask(budget, |client| async move { client.get::<Option<Bytes>, _>(name).await }).await?;
+        Ok(if held.is_some_and(|held| *held == *OPEN) { Leasing::Open } else { Leasing::Taken })
+    }
+
+    pub(super) async fn renew_lease(&self, lease: &Lease, term: Duration) -> Result<bool> {
+        let arguments: Vec<Value> = vec![token(lease).into(), millis(term).into()];
+        self.script(RENEW, vec![self.0.names.lease(&lease.key)], arguments, self.0.settings.get_timeout).await
+    }
+
+    pub(super) async fn release_lease(&self, lease: &Lease, open_for: Duration) -> Result<()> {
+        let arguments: Vec<Value> = vec![token(lease).into(), millis(open_for).into()];
+        let names = vec![self.0.names.lease(&lease.key)];
+        self.script(RELEASE, names, arguments, self.0.settings.get_timeout).await.map(drop)
+    }
+
+    pub(super) async fn keep_leased(&self, probe: &Probe, entry: &Entry, lease: &Lease) -> Result<bool> {
+        let budget = self.0.settings.put_timeout;
+        let life = entry.expires().saturating_duration_since(self.0.settings.clock.now());
+        // Too large, too deep, or over already: declined, as any tier may, and nobody is to wait for it.
+        let (Ok(value), false) = (self.0.envelopes.encode(probe, entry), life.as_millis() == 0) else {
+            self.release_lease(lease, OPEN_FOR).await?;
+            return Ok(true);
+        };
+        let names = vec![self.0.names.lease(&lease.key), self.0.names.of(&lease.key)];
+        let arguments: Vec<Value> = vec![token(lease).into(), Bytes::from(value).into(), millis(life).into()];
+        self.script(PUT, names, arguments, budget).await
+    }
+
+    /// Whether the script said yes. fred does not bound the time of scripts; the lane does.
+    async fn script(
+        &self,
+        text: &'static str,
+        names: Vec<String>,
+        values: Vec<Value>,
+        budget: Duration,
+    ) -> Result<bool> {
+        let (_place, lane) = self.enter()?;
+        let run = |client: Asked| async move { client.eval::<i64, _, _, _>(text, names, values).await };
+        lane.ask(budget, run).await.map(|answer| answer == 1)
+    }
+}

@@ -1,0 +1,155 @@
+//! Whose turn it is to ask upstream, among the processes of a fleet.
+//!
+//! Whoever takes the lease of a key asks. The others look for its answer, at growing distances, and try for the lease
+//! again each time: when the holder dies, its lease ends with the term, and the next one asks. A lease is short and is
+//! renewed while its holder's flight is polled, so a long answer holds it as long as it takes, and a dead holder delays
+//! the others by no more than one term. Whatever keeps the shared store from saying whose turn it is, one asks without.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::Probe;
+use super::fill::Parts;
+use super::fleet::{Lease, Leasing};
+use super::space::Space;
+use super::tiers::Found;
+use crate::types::CacheControl;
+
+/// How long those who wait leave between two looks: twice as long each time.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LONGEST_LOOK: Duration = Duration::from_millis(100);
+
+/// For how long nobody needs a lease after one that brought no answer to keep.
+const OPEN_FOR: Duration = Duration::from_secs(1);
+
+/// Whose turn it is.
+pub(super) enum Turn {
+    /// Somebody's answer is there.
+    Found(Found),
+    /// Ours; with the lease, if there is one.
+    Ask(Option<Held>),
+}
+
+impl Parts {
+    /// Waits until the answer is there or it is our turn to ask.
+    pub(super) async fn turn(self: &Arc<Self>, space: &Space, probe: &Probe, control: Option<&CacheControl>) -> Turn {
+        let found = self.find(space, probe, control).await;
+        if let Some(found) = found {
+            return Turn::Found(found);
+        }
+        let tiers = &self.shared.tiers;
+        // What is not to be kept, or not to be taken from others, is nobody else's business.
+        if !tiers.has_fleet() || control.is_some_and(|control| control.no_store || control.no_cache) {
+            return Turn::Ask(None);
+        }
+        let (key, term) = (probe.key(), self.shared.lease_term);
+        let mut wait = FIRST_LOOK;
+        loop {
+            let answer = tiers.ask_fleet(&self.env, |fleet| async move { fleet.lease(&key, term).await }).await;
+            let held = match answer {
+                Some(Leasing::Held(lease)) => Some(Held::new(Arc::clone(self), lease)),
+                Some(Leasing::Taken) => None,
+                Some(Leasing::Open) | None => return Turn::Ask(None),
+            };
+            if held.is_none() {
+                self.env.sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_LOOK);
+            }
+            // The last holder's answer may have come between our look and our lease.
+            if let Some(found) = self.find(space, &probe.again(self.env.now()), control).await {
+                if let Some(held) = held {
+                    held.give_back(Duration::ZERO).await;
+                }
+                return Turn::Found(found);
+            }
+            if held.is_some() {
+                return Turn::Ask(held);
+            }
+        }
+    }
+}
+
+/// A lease we hold.
+pub(super) struct Held {
+    parts: Arc<Parts>,
+    lease: Option<Lease>,
+    renewal: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Held {
+    fn new(parts: Arc<Parts>, lease: Lease) -> Self {
+        let renewal = Box::pin(renew(Arc::clone(&parts), lease.clone()));
+        Self { parts, lease: Some(lease), renewal }
+    }
+
+    /// Keeps the lease alive; to be polled whenever what is done under it is.
+    pub(super) fn tend(&mut self, cx: &mut Context<'_>) {
+        if self.renewal.as_mut().poll(cx).is_ready() {
+            self.renewal = Box::pin(std::future::pending());
+        }
+    }
+
+    /// Gives the lease back without an answer.
+    pub(super) async fn give_back(mut self, open_for: Duration) {
+        if let Some(lease) = self.lease.take() {
+            give_back(&self.parts, &lease, open_for).await;
+        }
+    }
+
+    /// Gives the lease back without an answer that others could have.
+    pub(super) async fn open(self) {
+        self.give_back(OPEN_FOR).await;
+    }
+
+    /// The lease, to put an answer under; it is given back by that.
+    pub(super) fn spend(mut self) -> Option<Lease> {
+        self.lease.take()
+    }
+}
+
+async fn give_back(parts: &Parts, lease: &Lease, open_for: Duration) {
+    // Failing that, it ends with its term.
+    parts.shared.tiers.ask_fleet(&parts.env, |fleet| async move { fleet.release(lease, open_for).await }).await;
+}
+
+/// Renews the lease three times a term until it is lost.
+async fn renew(parts: Arc<Parts>, lease: Lease) {
+    let (term, lease) = (parts.shared.lease_term, &lease);
+    loop {
+        parts.env.sleep(term / 3).await;
+        let kept =
+            parts.shared.tiers.ask_fleet(&parts.env, |fleet| async move { fleet.renew(lease, term).await }).await;
+        if kept == Some(false) {
+            return;
+        }
+    }
+}
+
+/// Who goes away while asking gives the lease back, so that the others need not wait for its end.
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let parts = Arc::clone(&self.parts);
+        if !parts.env.tasks().is_closed() {
+            let tasks = parts.env.tasks().clone();
+            tasks.spawn_on(async move { give_back(&parts, &lease, Duration::ZERO).await }, &runtime);
+        }
+    }
+}
+
+/// Does this while the lease, if there is one, is kept alive.
+pub(super) async fn under<T>(held: &mut Option<Held>, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let done = work.as_mut().poll(cx);
+        if let (Poll::Pending, Some(held)) = (&done, held.as_mut()) {
+            held.tend(cx);
+        }
+        done
+    })
+    .await
+}
