@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Network {
+pub(crate) enum Network {
     /// Everything passes.
     Whole,
     /// Replies come a byte at a time.
@@ -22,15 +22,15 @@ pub(super) enum Network {
     CutAfter(usize),
 }
 
-pub(super) struct Proxy {
-    pub(super) port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     network: watch::Sender<(Network, usize)>,
     accepted: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
 impl Proxy {
-    pub(super) async fn before(server: u16) -> Self {
+    pub(crate) async fn before(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (network, state) = watch::channel((Network::Whole, 0));
@@ -52,15 +52,15 @@ impl Proxy {
         Self { port, network, accepted, _tasks: tasks }
     }
 
-    pub(super) fn set(&self, network: Network) {
+    pub(crate) fn set(&self, network: Network) {
         self.network.send_replace((network, self.accepted()));
     }
 
-    pub(super) fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 }

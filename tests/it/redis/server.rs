@@ -9,10 +9,10 @@ use std::time::Instant;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::HANG;
+use super::wait::{HANG, until};
 
-pub(super) struct Server {
-    pub(super) port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     arguments: Vec<String>,
     folder: PathBuf,
     process: Option<Child>,
@@ -32,7 +32,7 @@ fn free_port() -> u16 {
 }
 
 /// Two masters that share the slots.
-pub(super) async fn cluster() -> [Server; 2] {
+pub(crate) async fn cluster() -> [Server; 2] {
     let arguments = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"];
     let (one, two) = (Server::start(&arguments).await, Server::start(&arguments).await);
     assert_eq!(one.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]).await, "OK");
@@ -43,20 +43,20 @@ pub(super) async fn cluster() -> [Server; 2] {
         let info = server.command(&["CLUSTER", "INFO"]).await;
         info.contains("cluster_state:ok") && info.contains("cluster_slots_assigned:16384")
     };
-    super::until("the cluster stands", || async { whole(&one).await && whole(&two).await }).await;
+    until("the cluster stands", || async { whole(&one).await && whole(&two).await }).await;
     [one, two]
 }
 
 impl Server {
     /// A server that answers.
-    pub(super) async fn start(arguments: &[&str]) -> Self {
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
         let mut server = Self::stopped(arguments);
         server.run().await;
         server
     }
 
     /// One that does not run yet.
-    pub(super) fn stopped(arguments: &[&str]) -> Self {
+    pub(crate) fn stopped(arguments: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("sluicegate-redis-{}-{number}", std::process::id()));
@@ -65,7 +65,7 @@ impl Server {
         Self { port: free_port(), arguments, folder, process: None }
     }
 
-    pub(super) async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         let start = Instant::now();
         let process = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &self.port.to_string()])
@@ -84,12 +84,12 @@ impl Server {
         }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// `kill -9`.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
@@ -97,17 +97,17 @@ impl Server {
     }
 
     /// `STOP` or `CONT`.
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.process.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
 
     /// One command on a connection of its own; the reply as text, elements of a list a line each.
-    pub(super) async fn command(&self, words: &[&str]) -> String {
+    pub(crate) async fn command(&self, words: &[&str]) -> String {
         self.bytes(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>()).await
     }
 
-    pub(super) async fn bytes(&self, words: &[&[u8]]) -> String {
+    pub(crate) async fn bytes(&self, words: &[&[u8]]) -> String {
         let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap());
         let mut request = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {

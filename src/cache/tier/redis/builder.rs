@@ -45,7 +45,7 @@ impl RedisBuilder {
             prefix: "sluicegate:".to_owned(),
             pool: 2,
             get_timeout: Duration::from_millis(50),
-            put_timeout: Duration::from_millis(250),
+            put_timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_secs(1),
             max_in_flight: 10_000,
             mac: None,
@@ -86,8 +86,9 @@ impl RedisBuilder {
         self
     }
 
-    /// Longest wait of a `put`, of the removal of a key, and of each step of removing all, 1 ms to 60 s; 250 ms unless
-    /// set: an answer may be large, and nobody but the first caller waits for it.
+    /// Longest wait of a `put`, 1 ms to 60 s; 50 ms unless set: the first caller waits for it, and the cache's own
+    /// [`tier_timeout`](crate::cache::Cache::tier_timeout), 100 ms unless set, should be longer. The removal of a key, and
+    /// each step of removing all, may take at least 250 ms.
     pub fn put_timeout(mut self, wait: Duration) -> Self {
         self.put_timeout = wait;
         self
@@ -177,11 +178,11 @@ impl RedisBuilder {
             connection.max_command_attempts = 1;
             connection.max_command_buffer_len = self.max_in_flight;
             connection.unresponsive =
-                UnresponsiveConfig { max_timeout: Some(SILENCE.max(self.put_timeout)), interval: SILENCE / 5 };
+                UnresponsiveConfig { max_timeout: Some(2 * SILENCE.max(self.put_timeout)), interval: SILENCE / 5 };
             connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
         });
         builder.with_performance_config(|performance| {
-            performance.default_command_timeout = self.put_timeout;
+            performance.default_command_timeout = self.put_timeout.max(SILENCE);
             performance.broadcast_channel_capacity = 1024;
         });
         builder
