@@ -37,24 +37,30 @@ enum State {
     Down,
 }
 
+/// What the lanes of one tier tell each other: where one is cut off, all may be.
+#[derive(Default)]
+pub(super) struct News {
+    /// When the first call began to wait for the first connection.
+    first_wait: OnceLock<Instant>,
+    /// Somebody waited in vain.
+    doubt: Notify,
+}
+
 /// One connection that carries commands.
 pub(super) struct Lane {
     state: watch::Sender<State>,
     clock: Arc<dyn Clock>,
-    /// When the first call began to wait for the first connection.
-    first_wait: OnceLock<Instant>,
     /// How long the server has to give a sign of life before calls stop waiting for it.
     grace: Duration,
-    /// Somebody waited in vain, on this lane or on another: where one is cut off, all may be.
-    doubt: Arc<Notify>,
+    news: Arc<News>,
     /// The server takes no writes: it may not be the master any more.
     demoted: Notify,
 }
 
 impl Lane {
-    pub(super) fn new(clock: Arc<dyn Clock>, grace: Duration, doubt: Arc<Notify>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, grace: Duration, news: Arc<News>) -> Self {
         let state = watch::Sender::new(State::Joining);
-        Self { state, clock, first_wait: OnceLock::new(), grace, doubt, demoted: Notify::new() }
+        Self { state, clock, grace, news, demoted: Notify::new() }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -86,7 +92,7 @@ impl Lane {
         };
         waiting.answered = true;
         match &answer {
-            Err(error) if error.kind() == ErrorKind::Timeout => self.doubt.notify_waiters(),
+            Err(error) if error.kind() == ErrorKind::Timeout => self.news.doubt.notify_waiters(),
             Err(error) if error.code() == Some("READONLY") => self.demoted.notify_one(),
             _ => {}
         }
@@ -97,7 +103,7 @@ impl Lane {
     /// at once when there is none.
     async fn client(&self, state: &mut watch::Receiver<State>, asked: Instant, budget: Duration) -> Result<Client> {
         if matches!(*state.borrow(), State::Joining) {
-            let until = after(*self.first_wait.get_or_init(|| asked), budget);
+            let until = after(*self.news.first_wait.get_or_init(|| asked), budget);
             tokio::select! {
                 biased;
                 _ = state.wait_for(|state| !matches!(state, State::Joining)) => {}
@@ -181,7 +187,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let lane = self.lane;
         if !self.answered && lane.clock.now().saturating_duration_since(self.asked) >= lane.grace {
-            lane.doubt.notify_waiters();
+            lane.news.doubt.notify_waiters();
         }
     }
 }
@@ -196,7 +202,7 @@ impl Session for Carry {
         lane.state.send_replace(State::Up(client.clone()));
         loop {
             tokio::select! {
-                () = lane.doubt.notified() => {
+                () = lane.news.doubt.notified() => {
                     if !lane.proves_itself(&client).await {
                         return;
                     }

@@ -20,7 +20,7 @@ use fred::interfaces::KeysInterface;
 use fred::types::Expiration;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 
 pub use builder::RedisBuilder;
@@ -102,15 +102,15 @@ impl Redis {
     ///   sentinels name; `sentinelUsername` and `sentinelPassword` when they ask for others;
     /// - `redis-cluster://user:password@host:6379?node=host2:6379`, a cluster, found through any of its nodes.
     ///
-    /// With `rediss` instead of `redis` it speaks TLS and trusts the system's root certificates, or those in the file
-    /// that `SSL_CERT_FILE` names. User and password in a URL are percent-encoded.
+    /// With `rediss` instead of `redis` it speaks TLS and trusts the certificates of [`RedisBuilder::ca_file`], else
+    /// those in the file that `SSL_CERT_FILE` names, else the system's roots. User and password in a URL are percent-encoded.
     pub fn builder(url: impl Into<String>) -> RedisBuilder {
         RedisBuilder::new(url)
     }
 
     fn new(settings: RedisBuilder, dialer: Dialer) -> Self {
-        let (doubt, grace) = (Arc::new(Notify::new()), settings.get_timeout / 10);
-        let lane = |_| Arc::new(Lane::new(Arc::clone(&settings.clock), grace, Arc::clone(&doubt)));
+        let (news, grace) = (Arc::default(), settings.get_timeout / 10);
+        let lane = |_| Arc::new(Lane::new(Arc::clone(&settings.clock), grace, Arc::clone(&news)));
         let this = Self(Arc::new(Shared {
             names: Names(settings.prefix.clone()),
             lanes: (0..settings.pool).map(lane).collect(),
