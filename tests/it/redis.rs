@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "helpers of tests fail as tests do")]
 
+pub(crate) mod crowd;
 mod feed;
 mod outages;
 pub(crate) mod proxy;
+mod refusals;
 pub(crate) mod server;
+mod tls;
 mod values;
 pub(crate) mod wait;
 

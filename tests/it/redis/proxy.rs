@@ -1,7 +1,7 @@
 //! A TCP proxy that breaks the network.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,6 +26,7 @@ pub(crate) struct Proxy {
     pub(crate) port: u16,
     network: watch::Sender<(Network, usize)>,
     accepted: Arc<AtomicUsize>,
+    server: Arc<AtomicU16>,
     _tasks: JoinSet<()>,
 }
 
@@ -35,13 +36,15 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let (network, state) = watch::channel((Network::Whole, 0));
         let accepted = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&accepted);
+        let server = Arc::new(AtomicU16::new(server));
+        let (counter, leads_to) = (Arc::clone(&accepted), Arc::clone(&server));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let number = counter.fetch_add(1, Ordering::SeqCst);
                 let state = state.clone();
+                let server = leads_to.load(Ordering::SeqCst);
                 connections.spawn(async move {
                     if let Ok(upstream) = TcpStream::connect(("127.0.0.1", server)).await {
                         carry(client, upstream, state, number).await;
@@ -49,11 +52,16 @@ impl Proxy {
                 });
             }
         });
-        Self { port, network, accepted, _tasks: tasks }
+        Self { port, network, accepted, server, _tasks: tasks }
     }
 
     pub(crate) fn set(&self, network: Network) {
         self.network.send_replace((network, self.accepted()));
+    }
+
+    /// New connections lead there; those that stand stay.
+    pub(crate) fn lead_to(&self, server: u16) {
+        self.server.store(server, Ordering::SeqCst);
     }
 
     pub(crate) fn accepted(&self) -> usize {
