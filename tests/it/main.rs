@@ -18,6 +18,8 @@ mod one_flight;
 mod openai;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "redis")]
+mod redis_chaos;
 mod resilience;
 mod schedule;
 mod simulated;

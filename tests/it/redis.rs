@@ -4,23 +4,25 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "helpers of tests fail as tests do")]
 
+pub(crate) mod crowd;
 mod feed;
 mod outages;
-mod proxy;
-mod server;
+pub(crate) mod proxy;
+mod refusals;
+pub(crate) mod server;
+mod tls;
 mod values;
+pub(crate) mod wait;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sluicegate::cache::tier::Redis;
 use sluicegate::cache::tier::redis::RedisBuilder;
 use sluicegate::cache::{CacheTier, Entry, Probe};
 use sluicegate::types::{ChatCompletion, ChatRequest};
 use sluicegate::{ClientInfo, Env};
-
-/// What takes longer than this has hung.
-const HANG: Duration = Duration::from_secs(10);
+use wait::{HANG, until};
 
 /// A tier that waits as long as a machine under load may need: for tests in which nothing is slow on purpose.
 fn patient(url: impl Into<String>) -> RedisBuilder {
@@ -47,15 +49,6 @@ fn minute(probe: &Probe, text: &str) -> Arc<Entry> {
 
 async fn text(tier: &Redis, probe: &Probe) -> sluicegate::Result<Option<String>> {
     Ok(tier.get(probe).await?.map(|entry| entry.completion().unwrap().choices[0].message.text()))
-}
-
-/// Asks until it holds.
-async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let start = Instant::now();
-    while !holds().await {
-        assert!(start.elapsed() < HANG, "{what}: not within {HANG:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 async fn joined(tier: &Redis) {

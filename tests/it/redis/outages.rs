@@ -7,7 +7,7 @@ use sluicegate::cache::tier::Redis;
 use sluicegate::{ErrorKind, Result};
 
 use super::proxy::{Network, Proxy};
-use super::server::Server;
+use super::server::{Server, cluster, sentinel};
 use super::{HANG, joined, minute, patient, question, standard, text, until};
 
 /// Asks on until `enough`; nothing but the answer, a miss or an error comes back, and none takes long.
@@ -194,6 +194,160 @@ async fn the_last_clone_takes_its_connections_along() {
     until("all are closed", || async { clients().await == 1 }).await;
     assert_eq!(tier.get(&question("x")).await.unwrap_err().kind(), ErrorKind::Shutdown);
     assert_eq!(tier.invalidations().unwrap_err().kind(), ErrorKind::Shutdown);
+}
+
+/// Looking twice and then storing, as a call does, costs one wait, not three.
+#[tokio::test]
+async fn an_outage_costs_a_caller_one_wait() {
+    let server = Server::start(&[]).await;
+    let proxy = Proxy::before(server.port).await;
+    // So long that the second wait could not be mistaken.
+    let wait = Duration::from_secs(2);
+    let tier =
+        || Redis::builder(proxy.url()).get_timeout(wait).put_timeout(wait).connect_timeout(HANG).build().unwrap();
+    let connected = tier();
+    put(&connected).await;
+    proxy.set(Network::Silent);
+    // One that was connected, and one that never was.
+    for tier in [connected, tier()] {
+        let (start, probe) = (Instant::now(), question("kept"));
+        assert!(tier.get(&probe).await.is_err());
+        assert!(start.elapsed() >= wait, "it waits for its own answer: {:?}", start.elapsed());
+        assert!(tier.get(&probe).await.is_err());
+        assert!(tier.put(&probe, minute(&probe, "kept")).await.is_err());
+        assert!(start.elapsed() < 2 * wait, "{:?}", start.elapsed());
+    }
+}
+
+/// One caller that waited in vain is enough, even if it went away before its time.
+#[tokio::test]
+async fn a_silence_is_found_out_without_anybody_asking() {
+    let server = Server::start(&[]).await;
+    for leaves_early in [false, true] {
+        let proxy = Proxy::before(server.port).await;
+        let builder = standard(proxy.url()).pool(1);
+        let tier = if leaves_early { builder.get_timeout(HANG / 5) } else { builder }.build().unwrap();
+        put(&tier).await;
+        proxy.set(Network::OldOnesSilent);
+        if leaves_early {
+            assert!(tokio::time::timeout(HANG / 40, tier.get(&question("kept"))).await.is_err());
+        } else {
+            assert!(tier.get(&question("kept")).await.is_err());
+        }
+        until("a new connection is made", || async { proxy.accepted() >= 2 && tier.is_connected() }).await;
+        assert_eq!(text(&tier, &question("kept")).await.unwrap().as_deref(), Some("kept"));
+    }
+}
+
+/// fred waits for the socket while its own queue runs full: that is no sign of life.
+#[tokio::test]
+async fn a_full_socket_and_a_full_queue_are_left() {
+    let server = Server::start(&[]).await;
+    let proxy = Proxy::before(server.port).await;
+    let tier = Redis::builder(proxy.url()).pool(1).max_in_flight(4).build().unwrap();
+    put(&tier).await;
+    proxy.set(Network::OldOnesSilent);
+    let mut random = fastrand::Rng::with_seed(1);
+    let large: String = (0..3 << 20).map(|_| random.alphanumeric()).collect();
+    let probe = question("large");
+    let entry = minute(&probe, &large);
+    until("a new connection is made", || async {
+        let _ = tier.put(&probe, entry.clone()).await;
+        proxy.accepted() >= 2
+    })
+    .await;
+    until("it carries", || async { matches!(text(&tier, &question("kept")).await, Ok(Some(_))) }).await;
+}
+
+/// A slow reply raises the question whether the server lives; that it does is answered before anything is given up.
+#[tokio::test]
+async fn a_slow_reply_costs_no_connection() {
+    let server = Server::start(&["--enable-debug-command", "yes"]).await;
+    let proxy = Proxy::before(server.port).await;
+    let tier = standard(proxy.url()).build().unwrap();
+    put(&tier).await;
+    joined(&tier).await;
+    let connections = proxy.accepted();
+    let sleeps = server.command(&["DEBUG", "SLEEP", "0.2"]);
+    let asks = async {
+        until("a get is late", || async { tier.get(&question("kept")).await.is_err() }).await;
+        until("it answers", || async { tier.get(&question("kept")).await.is_ok() }).await;
+    };
+    tokio::join!(sleeps, asks);
+    assert_eq!(proxy.accepted(), connections);
+}
+
+/// An address that leads elsewhere after a fail-over, while the old master still answers.
+#[tokio::test]
+async fn a_demoted_master_is_left() {
+    let (old, new) = (Server::start(&[]).await, Server::start(&[]).await);
+    let proxy = Proxy::before(old.port).await;
+    let tier = standard(proxy.url()).build().unwrap();
+    put(&tier).await;
+    proxy.lead_to(new.port);
+    old.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let probe = question("written");
+    until("writes arrive", || async { tier.put(&probe, minute(&probe, "written")).await.is_ok() }).await;
+    assert_eq!(new.command(&["DBSIZE"]).await, "1");
+}
+
+/// The other master's answers are no sign of life of this one.
+#[tokio::test]
+async fn a_cluster_with_a_master_that_is_stopped_is_left_and_joined_again() {
+    let nodes = cluster().await;
+    let url = format!("redis-cluster://127.0.0.1:{}", nodes[0].port);
+    let tier = standard(url).pool(1).build().unwrap();
+    joined(&tier).await;
+    nodes[1].signal("STOP");
+    let mut number = 0;
+    until("it is left", || {
+        number += 1;
+        let (tier, probe) = (&tier, question(&number.to_string()));
+        async move {
+            let start = Instant::now();
+            let failed = tier.get(&probe).await.is_err();
+            failed && !tier.is_connected() && start.elapsed() < Duration::from_millis(40)
+        }
+    })
+    .await;
+    nodes[1].signal("CONT");
+    joined(&tier).await;
+}
+
+#[tokio::test]
+async fn sentinels_that_are_silent_do_not_hide_those_that_are_not() {
+    let master = Server::start(&[]).await;
+    let sentinel = sentinel(&master).await;
+    // Takes connections in, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().map(|address| (address.port(), silent)).unwrap();
+    let hosts = format!("127.0.0.1:{}?sentinelServiceName=main&node=127.0.0.1:{}", silent.0, sentinel.port);
+    let tier = standard(format!("redis-sentinel://{hosts}")).build().unwrap();
+    joined(&tier).await;
+    put(&tier).await;
+}
+
+#[tokio::test]
+async fn the_new_master_that_the_sentinels_name_is_used() {
+    let mut master = Server::start(&[]).await;
+    let replica = Server::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
+    let in_step = async || master.command(&["INFO", "replication"]).await.contains("state=online");
+    until("the replica follows", in_step).await;
+    let sentinel = sentinel(&master).await;
+    let known = async || sentinel.command(&["SENTINEL", "REPLICAS", "main"]).await.contains(&replica.port.to_string());
+    until("the sentinel knows both", known).await;
+    let tier = standard(format!("redis-sentinel://127.0.0.1:{}?sentinelServiceName=main", sentinel.port));
+    let tier = tier.build().unwrap();
+    put(&tier).await;
+    until("it is copied", || async { replica.command(&["DBSIZE"]).await == "1" }).await;
+
+    master.kill();
+    let named = async || sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).await;
+    until("there is a new master", || async { named().await.ends_with(&replica.port.to_string()) }).await;
+    until("it serves", || async { matches!(text(&tier, &question("kept")).await, Ok(Some(_))) }).await;
+    let probe = question("written");
+    until("it is written to", || async { tier.put(&probe, minute(&probe, "written")).await.is_ok() }).await;
+    assert_eq!(replica.command(&["DBSIZE"]).await, "2");
 }
 
 /// A connection that is not used is not taken for a silent one.

@@ -1,7 +1,7 @@
 //! A TCP proxy that breaks the network.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Network {
+pub(crate) enum Network {
     /// Everything passes.
     Whole,
     /// Replies come a byte at a time.
@@ -22,26 +22,29 @@ pub(super) enum Network {
     CutAfter(usize),
 }
 
-pub(super) struct Proxy {
-    pub(super) port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     network: watch::Sender<(Network, usize)>,
     accepted: Arc<AtomicUsize>,
+    server: Arc<AtomicU16>,
     _tasks: JoinSet<()>,
 }
 
 impl Proxy {
-    pub(super) async fn before(server: u16) -> Self {
+    pub(crate) async fn before(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (network, state) = watch::channel((Network::Whole, 0));
         let accepted = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&accepted);
+        let server = Arc::new(AtomicU16::new(server));
+        let (counter, leads_to) = (Arc::clone(&accepted), Arc::clone(&server));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let number = counter.fetch_add(1, Ordering::SeqCst);
                 let state = state.clone();
+                let server = leads_to.load(Ordering::SeqCst);
                 connections.spawn(async move {
                     if let Ok(upstream) = TcpStream::connect(("127.0.0.1", server)).await {
                         carry(client, upstream, state, number).await;
@@ -49,18 +52,23 @@ impl Proxy {
                 });
             }
         });
-        Self { port, network, accepted, _tasks: tasks }
+        Self { port, network, accepted, server, _tasks: tasks }
     }
 
-    pub(super) fn set(&self, network: Network) {
+    pub(crate) fn set(&self, network: Network) {
         self.network.send_replace((network, self.accepted()));
     }
 
-    pub(super) fn accepted(&self) -> usize {
+    /// New connections lead there; those that stand stay.
+    pub(crate) fn lead_to(&self, server: u16) {
+        self.server.store(server, Ordering::SeqCst);
+    }
+
+    pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 }

@@ -9,12 +9,12 @@ use std::time::Instant;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::HANG;
+use super::wait::{HANG, until};
 
-pub(super) struct Server {
-    pub(super) port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     arguments: Vec<String>,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     process: Option<Child>,
 }
 
@@ -31,8 +31,22 @@ fn free_port() -> u16 {
     }
 }
 
+/// Names the master, and a new one when it is gone for a second.
+pub(crate) async fn sentinel(master: &Server) -> Server {
+    let mut sentinel = Server::stopped(&[]);
+    let configuration = sentinel.folder.join("sentinel.conf");
+    let watched = format!(
+        "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n",
+        master.port
+    );
+    std::fs::write(&configuration, watched).unwrap();
+    sentinel.arguments = vec![configuration.display().to_string(), "--sentinel".into()];
+    sentinel.run().await;
+    sentinel
+}
+
 /// Two masters that share the slots.
-pub(super) async fn cluster() -> [Server; 2] {
+pub(crate) async fn cluster() -> [Server; 2] {
     let arguments = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"];
     let (one, two) = (Server::start(&arguments).await, Server::start(&arguments).await);
     assert_eq!(one.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]).await, "OK");
@@ -43,20 +57,20 @@ pub(super) async fn cluster() -> [Server; 2] {
         let info = server.command(&["CLUSTER", "INFO"]).await;
         info.contains("cluster_state:ok") && info.contains("cluster_slots_assigned:16384")
     };
-    super::until("the cluster stands", || async { whole(&one).await && whole(&two).await }).await;
+    until("the cluster stands", || async { whole(&one).await && whole(&two).await }).await;
     [one, two]
 }
 
 impl Server {
     /// A server that answers.
-    pub(super) async fn start(arguments: &[&str]) -> Self {
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
         let mut server = Self::stopped(arguments);
         server.run().await;
         server
     }
 
     /// One that does not run yet.
-    pub(super) fn stopped(arguments: &[&str]) -> Self {
+    pub(crate) fn stopped(arguments: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("sluicegate-redis-{}-{number}", std::process::id()));
@@ -65,15 +79,24 @@ impl Server {
         Self { port: free_port(), arguments, folder, process: None }
     }
 
-    pub(super) async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         let start = Instant::now();
-        let process = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &self.port.to_string()])
-            .arg("--dir")
-            .arg(&self.folder)
-            .args(&self.arguments)
-            .stdout(Stdio::null())
-            .spawn();
+        let port = self.port.to_string();
+        let mut command = Command::new("redis-server");
+        if self.arguments.iter().any(|argument| argument == "--sentinel") {
+            command.args(&self.arguments).args(["--port", &port]);
+        } else {
+            command.args(["--save", "", "--appendonly", "no"]);
+            // With TLS there is no other port. Its own arguments come last: they overrule.
+            let tls = self.arguments.iter().any(|argument| argument == "--tls-cert-file");
+            if tls {
+                command.args(["--port", "0", "--tls-port", &port]);
+            } else {
+                command.args(["--port", &port]);
+            }
+            command.args(&self.arguments);
+        }
+        let process = command.args(["--bind", "127.0.0.1", "--dir"]).arg(&self.folder).stdout(Stdio::null()).spawn();
         let process = process.unwrap_or_else(|error| {
             panic!("redis-server could not be started ({error}): these tests need it; tests/run.sh installs it")
         });
@@ -84,12 +107,12 @@ impl Server {
         }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// `kill -9`.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
@@ -97,43 +120,53 @@ impl Server {
     }
 
     /// `STOP` or `CONT`.
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.process.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
 
     /// One command on a connection of its own; the reply as text, elements of a list a line each.
-    pub(super) async fn command(&self, words: &[&str]) -> String {
-        self.bytes(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>()).await
+    pub(crate) async fn command(&self, words: &[&str]) -> String {
+        say(&mut self.connect().await, words).await
     }
 
-    pub(super) async fn bytes(&self, words: &[&[u8]]) -> String {
-        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap());
-        let mut request = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            request.extend(format!("${}\r\n", word.len()).bytes());
-            request.extend(*word);
-            request.extend(b"\r\n");
-        }
-        stream.write_all(&request).await.unwrap();
-        let (mut lines, mut left) = (Vec::new(), 1);
-        while left > 0 {
-            let mut line = String::new();
-            stream.read_line(&mut line).await.unwrap();
-            let (kind, rest) = line.trim_end().split_at(1);
-            left -= 1;
-            match kind {
-                "*" => left += rest.parse::<i64>().unwrap().max(0),
-                "$" if rest != "-1" => {
-                    let mut value = vec![0; rest.parse::<usize>().unwrap() + 2];
-                    stream.read_exact(&mut value).await.unwrap();
-                    lines.push(String::from_utf8_lossy(&value[..value.len() - 2]).into_owned());
-                }
-                _ => lines.push(rest.to_owned()),
-            }
-        }
-        lines.join("\n")
+    /// The same for a user who signs on.
+    pub(crate) async fn as_user(&self, user: &str, password: &str, words: &[&str]) -> String {
+        let mut stream = self.connect().await;
+        assert_eq!(say(&mut stream, &["AUTH", user, password]).await, "OK");
+        say(&mut stream, words).await
     }
+
+    async fn connect(&self) -> BufReader<TcpStream> {
+        BufReader::new(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap())
+    }
+}
+
+async fn say(stream: &mut BufReader<TcpStream>, words: &[&str]) -> String {
+    let mut request = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        request.extend(format!("${}\r\n", word.len()).bytes());
+        request.extend(word.bytes());
+        request.extend(b"\r\n");
+    }
+    stream.write_all(&request).await.unwrap();
+    let (mut lines, mut left) = (Vec::new(), 1);
+    while left > 0 {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        let (kind, rest) = line.trim_end().split_at(1);
+        left -= 1;
+        match kind {
+            "*" => left += rest.parse::<i64>().unwrap().max(0),
+            "$" if rest != "-1" => {
+                let mut value = vec![0; rest.parse::<usize>().unwrap() + 2];
+                stream.read_exact(&mut value).await.unwrap();
+                lines.push(String::from_utf8_lossy(&value[..value.len() - 2]).into_owned());
+            }
+            _ => lines.push(rest.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 impl Drop for Server {

@@ -1,6 +1,7 @@
 //! Settings of the tier, checked once at `build()`.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub struct RedisBuilder {
     url: String,
     username: Option<String>,
     password: Option<String>,
+    tls: tls::Files,
     pub(super) prefix: String,
     pub(super) pool: usize,
     pub(super) get_timeout: Duration,
@@ -42,10 +44,11 @@ impl RedisBuilder {
             url: url.into(),
             username: None,
             password: None,
+            tls: tls::Files::default(),
             prefix: "sluicegate:".to_owned(),
             pool: 2,
             get_timeout: Duration::from_millis(50),
-            put_timeout: Duration::from_millis(250),
+            put_timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_secs(1),
             max_in_flight: 10_000,
             mac: None,
@@ -62,6 +65,21 @@ impl RedisBuilder {
     /// The password; taken instead of the URL's, and needs no percent-encoding. None unless set.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(password.into());
+        self
+    }
+
+    /// Trusts the certificates in this PEM file instead of the system's roots; read at [`build`](Self::build). None unless
+    /// set. For a private authority: `SSL_CERT_FILE` replaces the roots of the whole process, those that the model's
+    /// provider is known by too.
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tls.ca = Some(file.into());
+        self
+    }
+
+    /// Shows this certificate, signed with this private key, both PEM files, read at [`build`](Self::build). None unless
+    /// set; a `redis-server` with TLS asks for one unless it is told `tls-auth-clients no`.
+    pub fn identity(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.tls.identity = Some((certificate.into(), key.into()));
         self
     }
 
@@ -86,8 +104,9 @@ impl RedisBuilder {
         self
     }
 
-    /// Longest wait of a `put`, of the removal of a key, and of each step of removing all, 1 ms to 60 s; 250 ms unless
-    /// set: an answer may be large, and nobody but the first caller waits for it.
+    /// Longest wait of a `put`, 1 ms to 60 s; 50 ms unless set: the first caller waits for it, and the cache's own
+    /// [`tier_timeout`](crate::cache::Cache::tier_timeout), 100 ms unless set, should be longer. The removal of a key, and
+    /// each step of removing all, may take at least 250 ms.
     pub fn put_timeout(mut self, wait: Duration) -> Self {
         self.put_timeout = wait;
         self
@@ -126,7 +145,7 @@ impl RedisBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting out of its range, a URL that cannot be understood,
-    /// or a TLS scheme where the system's root certificates cannot be read.
+    /// certificates that cannot be read, or files of them with a URL without TLS.
     pub fn build(self) -> Result<Redis> {
         let ms = Duration::from_millis;
         check_wait("get_timeout", self.get_timeout, ms(1), ms(10_000))?;
@@ -161,7 +180,10 @@ impl RedisBuilder {
         if config.server.hosts().iter().any(|server| server.host.is_empty()) {
             return Err(wrong("name a host"));
         }
-        config.tls = if secure { Some(tls::system_roots()?) } else { None };
+        if !secure && self.tls.are_named() {
+            return Err(wrong("start it with rediss for TLS, or leave ca_file and identity out"));
+        }
+        config.tls = if secure { Some(self.tls.connector()?) } else { None };
         config.username = self.username.clone().or(config.username);
         config.password = self.password.clone().or(config.password);
         config.fail_fast = true;
@@ -177,11 +199,11 @@ impl RedisBuilder {
             connection.max_command_attempts = 1;
             connection.max_command_buffer_len = self.max_in_flight;
             connection.unresponsive =
-                UnresponsiveConfig { max_timeout: Some(SILENCE.max(self.put_timeout)), interval: SILENCE / 5 };
+                UnresponsiveConfig { max_timeout: Some(2 * SILENCE.max(self.put_timeout)), interval: SILENCE / 5 };
             connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
         });
         builder.with_performance_config(|performance| {
-            performance.default_command_timeout = self.put_timeout;
+            performance.default_command_timeout = self.put_timeout.max(SILENCE);
             performance.broadcast_channel_capacity = 1024;
         });
         builder

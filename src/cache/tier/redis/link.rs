@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use fred::clients::Client;
 use fred::interfaces::ClientLike;
+use fred::types::config::ServerConfig;
 use fred::types::{Builder, ConnectHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +18,11 @@ use crate::env::{Clock, Random, ThreadRandom, after};
 
 /// First wait after a connection was lost; doubled with each failure, each time between half of it and all of it.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// Longest wait between two attempts: with the time to connect it keeps a recovered server's way back below 2 s.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait between two attempts. An attempt that was lost in the network just before that recovered takes a second
+/// to fail; this and the pause of the cache's own breaker still come to less than 2 s.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// A connection that lasted so long was a success: a server may take everybody in and then throw them out.
+const LASTING: Duration = Duration::from_secs(1);
 
 /// What every connection of a tier needs.
 #[derive(Clone)]
@@ -62,8 +66,11 @@ impl Dialer {
     /// Connects, lets the session use the connection, and connects again, until the tier closes.
     pub(super) async fn keep(self, session: impl Session) {
         let mut failures: u32 = 0;
+        let mut attempts: usize = 0;
         while !self.closing.is_cancelled() {
-            match self.dial().await {
+            let dialled = self.dial(attempts).await;
+            attempts = attempts.wrapping_add(1);
+            match dialled {
                 Some((client, mut running)) => {
                     let since = self.clock.now();
                     tokio::select! {
@@ -72,8 +79,7 @@ impl Dialer {
                         _ = &mut running.0 => {}
                     }
                     running.stop().await;
-                    // One that does not last is no success: a server may take everybody in and then throw them out.
-                    let lasted = self.clock.now().saturating_duration_since(since) >= LONGEST_WAIT;
+                    let lasted = self.clock.now().saturating_duration_since(since) >= LASTING;
                     failures = if lasted { 0 } else { failures.saturating_add(1) };
                 }
                 None => failures = failures.saturating_add(1),
@@ -86,8 +92,10 @@ impl Dialer {
         }
     }
 
-    async fn dial(&self) -> Option<(Client, Running)> {
-        let client = self.builder.build().ok()?;
+    async fn dial(&self, attempt: usize) -> Option<(Client, Running)> {
+        let mut builder = self.builder.clone();
+        builder.with_config(|config| turn(&mut config.server, attempt));
+        let client = builder.build().ok()?;
         let starting = client.clone();
         let waiting = starting.wait_for_connect();
         let mut waiting = std::pin::pin!(waiting);
@@ -109,6 +117,17 @@ impl Dialer {
     }
 }
 
+/// Lets another of several hosts be the first. fred asks them in their order and waits for each as long as for a whole
+/// attempt: one that is silent would keep it from all behind it, for ever.
+fn turn(server: &mut ServerConfig, attempt: usize) {
+    if let ServerConfig::Sentinel { hosts, .. } | ServerConfig::Clustered { hosts, .. } = server
+        && !hosts.is_empty()
+    {
+        let first = attempt % hosts.len();
+        hosts.rotate_left(first);
+    }
+}
+
 fn wait(failures: u32) -> Duration {
     let longest = FIRST_WAIT.saturating_mul(1 << failures.min(8)).min(LONGEST_WAIT);
     let half = longest / 2;
@@ -121,12 +140,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_second_and_differ() {
-        for (failures, longest) in [(0, 100), (1, 200), (2, 400), (3, 800), (4, 1000), (u32::MAX, 1000)] {
+    fn waits_grow_to_half_a_second_and_differ() {
+        for (failures, longest) in [(0, 100), (1, 200), (2, 400), (3, 500), (u32::MAX, 500)] {
             let longest = Duration::from_millis(longest);
             let waits: Vec<_> = (0..50).map(|_| wait(failures)).collect();
             assert!(waits.iter().all(|wait| (longest / 2..=longest).contains(wait)), "{failures}: {waits:?}");
             assert!(waits.iter().any(|wait| *wait != waits[0]));
         }
+    }
+
+    #[test]
+    fn each_attempt_begins_with_another_host() {
+        let hosts = ["a", "b", "c"].map(|host| (host, 1)).to_vec();
+        let first = |attempt| {
+            let mut server = ServerConfig::new_clustered(hosts.clone());
+            turn(&mut server, attempt);
+            assert_eq!(server.hosts().len(), 3);
+            server.hosts()[0].host.to_string()
+        };
+        assert_eq!([0, 1, 2, 3].map(first), ["a", "b", "c", "a"]);
+        turn(&mut ServerConfig::new_clustered(Vec::<(String, u16)>::new()), 1);
     }
 }

@@ -37,6 +37,9 @@ use lane::{Carry, Lane};
 use link::Dialer;
 use names::Names;
 
+/// The least time for the removal of a key, and for each step of removing all: nobody's answer waits for it.
+const REMOVAL: Duration = Duration::from_millis(250);
+
 /// Answers in Redis: one node, Sentinel or Cluster, with or without TLS.
 ///
 /// # What it does
@@ -46,11 +49,17 @@ use names::Names;
 /// [`refused`](Self::refused), and removed.
 ///
 /// # When Redis fails
-/// Every call comes back within its timeout and a tenth of it. A connection on which nothing was answered for 500 ms
-/// while somebody waited is given up; from then on calls fail at once, without waiting, until a new one stands: tried
-/// after 100 ms, then at growing distances up to a second, for ever. `LOADING`, `READONLY`, `OOM`, `MISCONF`, `NOAUTH`
-/// are errors of this tier only: the cache counts them and the call goes on. A value in Redis is never served for
-/// another key, whatever happened to the connection: the full key stands in it.
+/// Every call comes back within its timeout and a tenth of it. When one waited in vain, the server is asked for a sign of
+/// life; if none comes within a tenth of `get_timeout`, all calls fail at once, those under way too, so that an outage
+/// costs a caller one wait and not several. After 500 ms without a sign the connection is given up; a new one is tried
+/// after 100 ms, then at growing distances up to half a second, for ever: a server that can be reached again is in use
+/// again within 2 s. `LOADING`, `READONLY`, `OOM`, `MISCONF`, `NOAUTH` are errors of this tier only: the cache counts them
+/// and the call goes on. A connection whose server turned read-only is made anew, once it is 5 s old: the master may be
+/// elsewhere by now. A value in Redis is never served for another key, whatever happened to the connection: the full key
+/// stands in it.
+///
+/// Of several Sentinels or seed nodes, each attempt begins with the next one, so one that is silent does not keep the
+/// others from being asked. A cluster is used as a whole: while one of its masters cannot be reached, nothing is.
 ///
 /// # Cost
 /// A `get`: one round trip and the hash of the request. Clones share the connections.
@@ -95,14 +104,15 @@ impl Redis {
     ///   sentinels name; `sentinelUsername` and `sentinelPassword` when they ask for others;
     /// - `redis-cluster://user:password@host:6379?node=host2:6379`, a cluster, found through any of its nodes.
     ///
-    /// With `rediss` instead of `redis` it speaks TLS and trusts the system's root certificates, or those in the file
-    /// that `SSL_CERT_FILE` names. User and password in a URL are percent-encoded.
+    /// With `rediss` instead of `redis` it speaks TLS and trusts the certificates of [`RedisBuilder::ca_file`], else
+    /// those in the file that `SSL_CERT_FILE` names, else the system's roots. User and password in a URL are percent-encoded.
     pub fn builder(url: impl Into<String>) -> RedisBuilder {
         RedisBuilder::new(url)
     }
 
     fn new(settings: RedisBuilder, dialer: Dialer) -> Self {
-        let lane = |_| Arc::new(Lane::new(Arc::clone(&settings.clock)));
+        let (news, grace) = (Arc::default(), settings.get_timeout / 10);
+        let lane = |_| Arc::new(Lane::new(Arc::clone(&settings.clock), grace, Arc::clone(&news)));
         let this = Self(Arc::new(Shared {
             names: Names(settings.prefix.clone()),
             lanes: (0..settings.pool).map(lane).collect(),
@@ -131,7 +141,7 @@ impl Redis {
         });
     }
 
-    /// Whether any connection stands now.
+    /// Whether any connection stands now and answers.
     pub fn is_connected(&self) -> bool {
         self.0.lanes.iter().any(|lane| lane.is_up())
     }
@@ -259,7 +269,7 @@ impl CacheTier for Redis {
     /// meanwhile. By tag, pattern and namespace it reads the head of every entry, batch by batch.
     async fn remove(&self, selector: &Selector) -> Result<u64> {
         let (_place, lane) = self.enter()?;
-        let budget = self.0.settings.put_timeout;
+        let budget = self.0.settings.put_timeout.max(REMOVAL);
         match selector {
             Selector::Key(key) => self.unlink(lane, key, budget).await,
             Selector::Keys(keys) => {
