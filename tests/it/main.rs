@@ -20,6 +20,8 @@ mod openai;
 mod redis;
 #[cfg(feature = "redis")]
 mod redis_chaos;
+#[cfg(feature = "redis")]
+mod redis_fleet;
 mod resilience;
 mod schedule;
 mod simulated;
