@@ -22,6 +22,7 @@ mod redis;
 mod redis_chaos;
 #[cfg(feature = "redis")]
 mod redis_fleet;
+mod replay_lossless;
 mod resilience;
 mod schedule;
 mod simulated;

@@ -5,6 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod errors;
-mod server;
+pub(crate) mod server;
 mod streams;
 mod whole;
