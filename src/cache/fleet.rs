@@ -18,8 +18,8 @@ use crate::error::Result;
 /// Every method may fail; the cache then goes on alone, as one process without a fleet.
 #[async_trait]
 pub trait Fleet: CacheTier {
-    /// Tells the follower what happens from now on, as long as it lives. What it was told before the connection was lost
-    /// may be incomplete: it hears [`Invalidation::Flush`] then, and again when the connection is back.
+    /// Tells the follower what happens from now on, as long as it lives. It hears [`Invalidation::Flush`] first, as soon as
+    /// it is being told, and again whenever something may have been missed.
     ///
     /// # Errors
     /// When nobody can be told: the store is shut down, or there is no runtime to listen in.
@@ -72,8 +72,8 @@ pub enum Invalidation {
     Key(CacheKey),
     /// Somebody removed these entries.
     Removed(Selector),
-    /// Anything may have changed unseen: the store was flushed, the connection was lost or made anew, or the listener was
-    /// too slow. Drop everything.
+    /// Anything may have changed unseen: the store was flushed, the connection was made anew, or the listener was too slow.
+    /// Drop everything.
     Flush,
 }
 

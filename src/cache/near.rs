@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -22,6 +23,8 @@ pub(super) struct Near {
     /// What changed in a shared store: whatever was read from there before does not fill memory after it.
     changes: Removals,
     echoes: Echoes,
+    /// Whether a shared store has begun to tell this process what changes.
+    told: AtomicBool,
 }
 
 /// What was removed and what had changed at one moment.
@@ -33,7 +36,8 @@ pub(super) struct Since {
 
 impl Near {
     pub(super) fn new(spaces: Vec<Space>) -> Self {
-        Self { spaces, removals: Removals::default(), changes: Removals::default(), echoes: Echoes::default() }
+        let (removals, changes, echoes) = (Removals::default(), Removals::default(), Echoes::default());
+        Self { spaces, removals, changes, echoes, told: AtomicBool::new(false) }
     }
 
     pub(super) fn spaces(&self) -> &[Space] {
@@ -108,8 +112,12 @@ impl Near {
         Ok(removed)
     }
 
-    fn drop_now(&self, selector: &Selector) {
+    fn removed(&self, selector: &Selector) {
         self.removals.note(selector);
+        self.discard(selector);
+    }
+
+    fn discard(&self, selector: &Selector) {
         self.spaces.iter().filter_map(Space::used_memory).for_each(|memory| {
             memory.discard(selector);
         });
@@ -124,10 +132,16 @@ impl Follower for Near {
                 self.changes.note(&Selector::Key(*key));
                 self.spaces.iter().filter_map(Space::used_memory).for_each(|memory| memory.discard_key(key));
             }
-            Invalidation::Removed(selector) => self.drop_now(selector),
+            Invalidation::Removed(selector) => self.removed(selector),
+            // The first says that this process is being told from now on. What is on its way then was asked for by a
+            // process that had just begun, so it may be kept; what comes later may have missed a removal.
+            Invalidation::Flush if !self.told.swap(true, Ordering::Relaxed) => {
+                self.changes.note(&Selector::All);
+                self.discard(&Selector::All);
+            }
             Invalidation::Flush => {
                 self.changes.note(&Selector::All);
-                self.drop_now(&Selector::All);
+                self.removed(&Selector::All);
             }
         }
     }

@@ -3,7 +3,10 @@
 //! It goes over RESP2, with the invalidations redirected to the connection itself: fred 10.1 drops the RESP3 push that
 //! says that everything was flushed, because it carries no list of keys; the RESP2 message it passes on.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,15 +40,14 @@ const BACKLOG: usize = 1024;
 ///
 /// It begins with [`Invalidation::Flush`] once the server has agreed to push; before that, and from a server that never
 /// does (older than 6.0, or the user may not `CLIENT TRACKING` or `SUBSCRIBE`), nothing comes. From then on, whatever changes under the
-/// prefix comes as [`Invalidation::Key`], in the server's order. When the connection is lost, which shows within a second
-/// even if nothing closes it, and again when it is back, comes `Flush`.
+/// prefix comes as [`Invalidation::Key`], in the server's order. When the connection was lost, which shows within a second
+/// even if nothing closes it, comes `Flush` once it is back; while it is away, nothing comes.
 ///
 /// What a process of this crate removes comes as [`Invalidation::Removed`] as well, even if Redis did not have it.
 ///
 /// This process's own puts and removals come too. Redis could leave them out (`NOLOOP`) only for the connection that
 /// makes them, and this is another one; telling them apart here is not safe, because Redis merges pushes: one push may
-/// stand for our put and another's removal. So a memory tier drops what was just put, and the next `get` takes it from
-/// Redis once more. Between asking Redis and keeping the answer nearer, an invalidation may pass: whoever fills a memory
+/// stand for our put and another's removal. Between asking Redis and keeping the answer nearer, an invalidation may pass: whoever fills a memory
 /// tier must listen first and drop what was invalidated meanwhile.
 #[derive(Debug)]
 pub struct Invalidations {
@@ -90,7 +92,12 @@ impl Feed {
 
     /// The follower hears of everything from now on, before this feed goes on.
     pub(super) fn follow(&self, follower: Weak<dyn Follower>) {
+        let here = follower.upgrade();
         self.followers.lock().push(follower);
+        // Whoever comes later is told of its beginning now; a second time does no harm.
+        if let (true, Some(follower)) = (self.tracking.load(SeqCst), here) {
+            follower.hear(&Invalidation::Flush, self.clock.now());
+        }
     }
 
     pub(super) fn subscribe(&self, closing: CancellationToken) -> Invalidations {
@@ -180,7 +187,7 @@ impl Session for Arc<Feed> {
         let (mut pushes, mut messages) = (client.invalidation_rx(), client.message_rx());
         let channel = self.names.channel();
         let Ok(servers) = self.track(&client).await else { return };
-        self.tracking.store(true, Relaxed);
+        self.tracking.store(true, SeqCst);
         self.tell(Invalidation::Flush);
         let heart = async {
             loop {
@@ -219,10 +226,9 @@ impl Session for Arc<Feed> {
         }
     }
 
+    /// Nobody is told: while Redis is away, memory is all there is, and what it holds ends with its time to live. When the
+    /// connection is back it is flushed.
     fn lost(&self) {
-        // Once: while Redis is away a memory tier is all there is.
-        if self.tracking.swap(false, Relaxed) {
-            self.tell(Invalidation::Flush);
-        }
+        self.tracking.store(false, Relaxed);
     }
 }
