@@ -1,6 +1,6 @@
 //! What callers lose while Redis fails, how soon it is in use again, and what a hit costs beside a bare `GET`.
 //!
-//! `cargo bench --bench redis --features redis` prints two tables. It needs `redis-server`.
+//! `cargo bench --bench redis --features redis` prints three tables. It needs `redis-server`.
 //!
 //! Faults: 200 callers ask through the whole stack, each some 20 times a second, while Redis fails. The model behind the
 //! stack answers at once, so what a call takes was added. `open` calls began after the tier's breaker had opened, which
@@ -24,6 +24,8 @@ mod server;
 mod wait;
 
 use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crowd::{Call, Crowd};
@@ -33,11 +35,11 @@ use fred::types::Builder;
 use fred::types::config::Config;
 use proxy::{Network, Proxy};
 use server::Server;
-use sluicegate::OptimizedClient;
-use sluicegate::cache::Cache;
 use sluicegate::cache::tier::Redis;
+use sluicegate::cache::{Cache, CacheTier, Entry, Probe};
 use sluicegate::providers::client_fn;
-use sluicegate::types::{ChatRequest, ChatResponse, Source};
+use sluicegate::types::{ChatCompletion, ChatRequest, ChatResponse, Source};
+use sluicegate::{ClientInfo, OptimizedClient};
 
 const CALLERS: usize = 200;
 
@@ -148,6 +150,51 @@ async fn faults() {
     }
 }
 
+/// The memory this process holds, in MB.
+fn held() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: f64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0.0);
+    pages * 4096.0 / 1e6
+}
+
+/// Gets and puts without pause and without a breaker, in a black hole.
+async fn memory() {
+    let server = Server::start(&[]).await;
+    let proxy = Proxy::before(server.port).await;
+    let redis = Redis::builder(proxy.url()).build().unwrap();
+    let probe = Probe::chat(&ClientInfo::new("bench"), &ChatRequest::new("m").user("kept"), Instant::now());
+    let probe = Arc::new(probe);
+    let completion = Arc::new(ChatCompletion::text("m", "x".repeat(4096)));
+    let hour = Duration::from_secs(3600);
+    let entry = Arc::new(Entry::new(&probe, completion, Arc::from([]), Instant::now(), hour, None));
+    while redis.put(&probe, entry.clone()).await.is_err() {}
+    let (calls, going) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(true)));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..CALLERS {
+        let (redis, probe, entry) = (redis.clone(), probe.clone(), entry.clone());
+        let (calls, going) = (calls.clone(), going.clone());
+        tasks.spawn(async move {
+            while going.load(Ordering::Relaxed) {
+                let _ = redis.get(&probe).await;
+                let _ = redis.put(&probe, entry.clone()).await;
+                calls.fetch_add(2, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    println!("\n{:<44}{:>12}{:>12}", "black hole, asked without pause", "calls", "held MB");
+    let row = |name: &str| println!("{name:<44}{:>12}{:>12.1}", calls.load(Ordering::Relaxed), held());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    row("before");
+    proxy.set(Network::Silent);
+    for seconds in [1, 5, 10, 20] {
+        tokio::time::sleep(Duration::from_secs(if seconds == 1 { 1 } else { seconds / 2 })).await;
+        row(&format!("about {seconds} s"));
+    }
+    going.store(false, Ordering::Relaxed);
+    tasks.join_all().await;
+}
+
 async fn bare(url: &str) -> Client {
     let client = Builder::from_config(Config::from_url(url).unwrap()).build().unwrap();
     client.init().await.unwrap();
@@ -203,6 +250,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         tokio::spawn(hit()).await.unwrap();
+        tokio::spawn(memory()).await.unwrap();
         faults().await;
     });
 }

@@ -198,8 +198,8 @@ impl RedisBuilder {
             connection.internal_command_timeout = self.connect_timeout;
             connection.max_command_attempts = 1;
             connection.max_command_buffer_len = self.max_in_flight;
-            connection.unresponsive =
-                UnresponsiveConfig { max_timeout: Some(2 * SILENCE.max(self.put_timeout)), interval: SILENCE / 5 };
+            // The lanes and the feed find out by themselves, under load too.
+            connection.unresponsive = UnresponsiveConfig { max_timeout: None, ..UnresponsiveConfig::default() };
             connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
         });
         builder.with_performance_config(|performance| {

@@ -117,14 +117,18 @@ impl Dialer {
     }
 }
 
-/// Lets another of several hosts be the first. fred asks them in their order and waits for each as long as for a whole
-/// attempt: one that is silent would keep it from all behind it, for ever.
+/// Asks another of several hosts first, each time. fred waits for each as long as for a whole attempt, sentinels in their
+/// order, nodes of a cluster sorted: one that is silent would keep it from all behind it, for ever.
 fn turn(server: &mut ServerConfig, attempt: usize) {
-    if let ServerConfig::Sentinel { hosts, .. } | ServerConfig::Clustered { hosts, .. } = server
-        && !hosts.is_empty()
-    {
-        let first = attempt % hosts.len();
-        hosts.rotate_left(first);
+    let (hosts, all) = match server {
+        ServerConfig::Sentinel { hosts, .. } => (hosts, true),
+        ServerConfig::Clustered { hosts, .. } => (hosts, false),
+        ServerConfig::Centralized { .. } => return,
+    };
+    let first = attempt.checked_rem(hosts.len()).unwrap_or(0);
+    hosts.rotate_left(first);
+    if !all {
+        hosts.truncate(1);
     }
 }
 
@@ -151,14 +155,17 @@ mod tests {
 
     #[test]
     fn each_attempt_begins_with_another_host() {
-        let hosts = ["a", "b", "c"].map(|host| (host, 1)).to_vec();
-        let first = |attempt| {
-            let mut server = ServerConfig::new_clustered(hosts.clone());
+        let hosts = || ["a", "b", "c"].map(|host| (host, 1)).to_vec();
+        let turned = |mut server: ServerConfig, attempt| {
             turn(&mut server, attempt);
-            assert_eq!(server.hosts().len(), 3);
-            server.hosts()[0].host.to_string()
+            server.hosts().iter().map(|server| server.host.to_string()).collect::<String>()
         };
-        assert_eq!([0, 1, 2, 3].map(first), ["a", "b", "c", "a"]);
-        turn(&mut ServerConfig::new_clustered(Vec::<(String, u16)>::new()), 1);
+        for (attempt, (sentinels, seed)) in [("abc", "a"), ("bca", "b"), ("cab", "c"), ("abc", "a")].iter().enumerate()
+        {
+            assert_eq!(turned(ServerConfig::new_sentinel(hosts(), "main"), attempt), *sentinels);
+            assert_eq!(turned(ServerConfig::new_clustered(hosts()), attempt), *seed);
+            assert_eq!(turned(ServerConfig::new_centralized("a", 1), attempt), "a");
+        }
+        assert_eq!(turned(ServerConfig::new_clustered(Vec::<(String, u16)>::new()), 1), "");
     }
 }
