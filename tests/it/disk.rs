@@ -65,7 +65,7 @@ fn open(folder: &Path) -> Disk {
 }
 
 fn small(folder: &Path) -> DiskOptions {
-    Disk::open(folder).max_bytes(64 << 20).segment_bytes(32 << 10)
+    Disk::open(folder).max_bytes(4 << 20).segment_bytes(32 << 10)
 }
 
 fn segments(folder: &Path) -> Vec<PathBuf> {

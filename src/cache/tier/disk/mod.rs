@@ -31,6 +31,7 @@ mod files;
 mod index;
 mod log;
 mod options;
+mod queue;
 mod record;
 mod scan;
 
@@ -41,7 +42,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use options::{DiskOptions, DiskSync};
 
@@ -50,6 +51,8 @@ use crate::cache::{CacheKey, CacheTier, Entry, Probe, Selector};
 use crate::env::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use log::{Log, Now};
+use queue::Queue;
+use record::Life;
 
 /// Answers on disk that survive a restart and a kill.
 ///
@@ -65,7 +68,8 @@ pub struct Disk {
     log: Arc<Log>,
     envelopes: Envelopes,
     clock: Arc<dyn Clock>,
-    blocking: Arc<Semaphore>,
+    writes: Queue,
+    places: Arc<Semaphore>,
     refusals: Refusals,
     errors: AtomicU64,
     damaged: u64,
@@ -116,8 +120,16 @@ impl Disk {
         let now = Now { monotonic: clock.now(), wall_ms: envelopes.wall_ms() };
         let log = Log::new((folder.clone(), lock), (max_bytes, segment_bytes, sync), found, now.monotonic);
         log.fit(now).map_err(failed)?;
-        let (blocking, errors) = (Arc::new(Semaphore::new(WAITING)), AtomicU64::new(0));
-        Ok(Self { log: Arc::new(log), envelopes, clock, blocking, refusals: Refusals::default(), errors, damaged })
+        Ok(Self {
+            log: Arc::new(log),
+            envelopes,
+            clock,
+            writes: Queue::default(),
+            places: Arc::new(Semaphore::new(WAITING)),
+            refusals: Refusals::default(),
+            errors: AtomicU64::new(0),
+            damaged,
+        })
     }
 
     /// What it holds and what befell it.
@@ -132,30 +144,54 @@ impl Disk {
         Now { monotonic: self.clock.now(), wall_ms: self.envelopes.wall_ms() }
     }
 
+    fn life(&self, entry: &Entry, now: Now) -> Life {
+        let age = u64::try_from(entry.age(now.monotonic).as_millis()).unwrap_or(u64::MAX);
+        Life { created: now.wall_ms.saturating_sub(age), expires: self.envelopes.expires_ms(entry) }
+    }
+
     /// One of the places of those who wait for the disk.
     fn place(&self) -> Result<OwnedSemaphorePermit> {
-        Arc::clone(&self.blocking).try_acquire_owned().map_err(|_| {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             self.errors.fetch_add(1, Ordering::Relaxed);
             Error::new(ErrorKind::Overloaded, "disk", "the disk does not keep up")
         })
     }
 
-    /// Does on a blocking thread what waits for the disk; here, if there is no runtime.
-    async fn wait<T: Send + 'static>(
+    /// Writes when its turn comes, whether or not this is still waited for.
+    async fn write<T: Send + 'static>(
         &self,
         place: OwnedSemaphorePermit,
         work: impl FnOnce(&Log) -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
+        let (tell, told) = oneshot::channel();
         let log = Arc::clone(&self.log);
-        let work = move || {
+        self.writes.push(Box::new(move || {
             let done = work(&log);
+            // First, so that whoever is told can open the folder anew.
+            drop((log, place));
+            let _ = tell.send(done);
+        }));
+        self.counted(told.await.unwrap_or_else(|lost| Err(io::Error::other(lost))))
+    }
+
+    /// Does on a blocking thread what waits for the disk; here, if there is no runtime.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        place: OwnedSemaphorePermit,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let work = move || {
+            let done = work();
             drop(place);
             done
         };
-        let done = match tokio::runtime::Handle::try_current() {
+        self.counted(match tokio::runtime::Handle::try_current() {
             Ok(runtime) => runtime.spawn_blocking(work).await.unwrap_or_else(|lost| Err(io::Error::other(lost))),
             Err(_) => work(),
-        };
+        })
+    }
+
+    fn counted<T>(&self, done: io::Result<T>) -> Result<T> {
         done.map_err(|error| {
             self.errors.fetch_add(1, Ordering::Relaxed);
             Error::new(ErrorKind::Other, "disk", format!("input or output failed: {}", error.kind())).with_source(error)
@@ -168,23 +204,23 @@ impl Disk {
         if let Some(bytes) = segment.read_cached(at, length) {
             return Ok(Some(bytes));
         }
-        let read = move |_: &Log| match segment.read(at, length) {
+        let read = move || match segment.read(at, length) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(error),
         };
-        self.wait(self.place()?, read).await
+        self.blocking(self.place()?, read).await
     }
 
     async fn refuse(&self, key: CacheKey, slot: index::Slot, reason: Refused) {
         self.refusals.count(reason);
         if reason == Refused::Expired {
-            return self.log.expire(&key, slot);
+            return;
         }
         // It is a miss whether or not it can be removed; an error has been counted.
         if let Ok(place) = self.place() {
             let now = self.now();
-            let _ = self.wait(place, move |log| log.remove(&key, Some(slot), now)).await;
+            let _ = self.write(place, move |log| log.remove(&key, Some(slot), now)).await;
         }
     }
 }
@@ -198,9 +234,9 @@ impl CacheTier for Disk {
     async fn get(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
         let key = probe.key();
         let Some((slot, segment)) = self.log.find(&key) else { return Ok(None) };
-        let decoded = match slot.expires <= self.envelopes.wall_ms() {
-            true => Err(Refused::Expired),
-            false => match self.read(slot, segment).await? {
+        let decoded = match slot.life.is_on(self.envelopes.wall_ms()) {
+            false => Err(Refused::Expired),
+            true => match self.read(slot, segment).await? {
                 Some(bytes) => self.envelopes.decode(&bytes, probe),
                 None => Err(Refused::Checksum),
             },
@@ -214,34 +250,37 @@ impl CacheTier for Disk {
         }
     }
 
-    /// An answer that is too large for an envelope (4 MiB) or a segment is not kept, and counted.
+    /// An answer that is too large for an envelope (4 MiB) or a segment is not kept, and counted; what it was to replace
+    /// goes. A put that fails changes nothing.
     async fn put(&self, probe: &Probe, entry: Arc<Entry>) -> Result<()> {
-        let place = self.place()?;
+        let (key, place) = (probe.key(), self.place()?);
+        let now = self.now();
         let record = self.envelopes.encode(probe, &entry).and_then(|envelope| {
-            let record = log::record(&envelope, self.envelopes.expires_ms(&entry), &probe.key());
+            let record = log::record(&envelope, self.life(&entry, now), &key);
             if self.log.takes(record.len()) { Ok(record) } else { Err(Refused::TooLarge) }
         });
-        let record = match record {
-            Ok(record) => record,
+        match record {
+            Ok(record) => self.write(place, move |log| log.append(&record, &key, now)).await,
             Err(reason) => {
                 self.refusals.count(reason);
-                return Ok(());
+                if reason != Refused::WrongKey {
+                    self.write(place, move |log| log.remove(&key, None, now)).await?;
+                }
+                Ok(())
             }
-        };
-        let now = self.now();
-        self.wait(place, move |log| log.append(&record, now)).await
+        }
     }
 
     /// Waits until the removal is on the disk itself.
     async fn remove(&self, selector: &Selector) -> Result<u64> {
-        let place = Arc::clone(&self.blocking).acquire_owned().await;
+        let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|_| Error::new(ErrorKind::Shutdown, "disk", "closed"))?;
         let now = self.now();
         match selector {
-            Selector::All => self.wait(place, |log| log.clear()).await,
+            Selector::All => self.write(place, move |log| log.clear(now)).await,
             Selector::Key(key) => {
                 let key = *key;
-                self.wait(place, move |log| log.remove(&key, None, now)).await.map(u64::from)
+                self.write(place, move |log| log.remove(&key, None, now)).await.map(u64::from)
             }
         }
     }
