@@ -4,28 +4,56 @@
 //!
 //! An entry is appended, in its envelope, to the newest segment; its place is remembered in memory under its key, some
 //! 100 bytes per entry. A look-up reads exactly that place, and what it reads must carry the right checksum and the full
-//! key. When the cap is reached the oldest segment goes: first in, first out, without rewriting anything. What was
-//! replaced, removed or has expired takes room until its segment goes.
+//! key. When the cap is reached the oldest segment goes: first in, first out, without rewriting anything.
+//!
+//! What was replaced, removed or has expired takes room, on disk and in the index, until its segment goes. Nothing is
+//! compacted: answers are seldom replaced before they expire, and a segment in which nothing is alive goes as soon as it
+//! is the oldest. Whoever gives lives of very different length keeps long ones no longer than the cap holds out.
+//!
+//! # Why a log of our own
+//!
+//! redb 4.4 was measured doing the same work: evicting the oldest, checking and parsing, off the threads of the runtime
+//! (`cargo bench --bench disk --features disk`; 2 KB answers in the page cache, two cores that others used heavily, so
+//! compare the columns and not the digits):
+//!
+//! | | log | redb |
+//! |---|--:|--:|
+//! | look-up, p50 | 4.1 us | 3.8 us on the runtime's thread, where a cold page blocks it; 11.8 us off it |
+//! | put, p50 | 11 us | 49 us without fsync |
+//! | kill -9 loses | nothing | all since the last fsync |
+//! | reopening 100,000 after a clean end | 202 ms | 14 ms |
+//! | the same after kill -9 | 273 ms | 2320 ms |
+//! | files after five times a cap of 16 MiB | 16.0 MiB at most | 64.3 MiB; 33.0 after a stop of 0.9 s to compact |
+//!
+//! An idle machine reopens in 80 to 150 ms: 56 ms of work. redb has no cap on its file, and with one it could not be kept.
+//! What redb would buy is an index that needs no memory, opens at once, and takes back the room of single entries.
 //!
 //! # Cost
 //!
 //! A look-up reads what the system has cached at once, in about a microsecond; on Linux it can tell. What is not cached
-//! is read on a blocking thread, so that a slow disk stops nobody else. Puts are written on a blocking thread too, at most
-//! 64 at a time: when the disk does not keep up, more are declined with an error rather than queued. The hop costs more
-//! than the write, but a write waits for the disk whenever the system has too much unwritten.
+//! is read on a blocking thread, so that a slow disk stops nobody else. Answers are packed and parsed on the caller's
+//! thread, some milliseconds for the largest.
 //!
-//! Measured on two cores with 2 KB answers in the page cache (`cargo bench --bench disk --features disk`): a look-up 3.7 us,
-//! of which parsing the answer takes 1.8; a put 38 us, of which the hop takes 13; 100,000 entries reopened in 78 ms.
+//! Puts and removals are done on a blocking thread one by one, in the order they were asked for; those that come while one
+//! is under way share its hop, which costs 6 us of the 11. The hop stays, for a write waits for the disk whenever the
+//! system has too much unwritten. At most 64 may wait: when the disk does not keep up, puts are declined with an error.
 //!
 //! # When things go wrong
 //!
 //! A process killed at any moment leaves at worst a cut record at the end, which is taken away. Damage elsewhere is a
 //! miss; reading goes on at the next good record. What is removed is marked in place and by a new record, so that it stays
-//! removed. Full or read-only disks fail puts, and what is there is still found. Only one process can have the folder open.
+//! removed; what is replaced is marked in place, so that damage to the new entry does not bring the old one back. The
+//! marks of replaced entries are not forced out: after a loss of power and damage the older entry, if it is still alive,
+//! may be served. Full or read-only disks fail puts, which then change nothing, and what is there is still found. Only one
+//! process can have the folder open; it is free when the last write has ended. A file removed under a reader takes its
+//! room until that read is done.
+//!
+//! A clock that is set ahead makes entries expire, and the next put may remove them for good. Set back, it hides the entries
+//! from the future, whose age nobody knows, until it has caught up.
 //!
 //! # Cancellation
 //!
-//! A dropped put or removal that has begun to write is completed all the same.
+//! A put or removal that was dropped after its first poll is completed all the same, unless its runtime ends before.
 
 mod files;
 mod index;
@@ -79,13 +107,13 @@ pub struct Disk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct DiskStats {
-    /// Entries, those that have expired unnoticed included.
+    /// Entries, the expired included until their segment goes.
     pub entries: usize,
     /// Bytes of all segments.
     pub bytes: u64,
     /// Files of the log.
     pub segments: usize,
-    /// Entries that were found expired.
+    /// Look-ups that found their entry expired.
     pub expired: u64,
     /// Entries that were refused and removed, or too large to be kept: damaged, of another version, not authentic.
     pub refused: u64,
