@@ -11,6 +11,10 @@ mod architecture;
 mod cache_tiers;
 #[cfg(feature = "disk")]
 mod disk;
+#[cfg(feature = "disk")]
+mod disk_faults;
+#[cfg(feature = "disk")]
+mod disk_kill9;
 mod drop_anywhere;
 mod laws;
 mod observe;

@@ -20,10 +20,12 @@ pub(super) fn segment_path(folder: &Path, id: u64) -> PathBuf {
 
 /// The ids of the segments in the folder, oldest first.
 pub(super) fn segment_ids(folder: &Path) -> io::Result<Vec<u64>> {
-    let id = |name: &str| u64::from_str_radix(name.strip_suffix(ENDING)?.strip_suffix('.')?, 16).ok();
     let mut ids = Vec::new();
     for entry in folder.read_dir()? {
-        ids.extend(entry?.file_name().to_str().and_then(id));
+        let path = entry?.path();
+        let id = path.file_stem().and_then(|stem| u64::from_str_radix(stem.to_str()?, 16).ok());
+        // `1.seg` and `+1.seg` mean the same number, but are none of ours.
+        ids.extend(id.filter(|id| path == segment_path(folder, *id)));
     }
     ids.sort_unstable();
     Ok(ids)
@@ -35,9 +37,14 @@ impl Segment {
         Ok(Self { id, file })
     }
 
-    pub(super) fn open(folder: &Path, id: u64) -> io::Result<Self> {
-        let file = ours(OpenOptions::new().read(true).write(true)).open(segment_path(folder, id))?;
-        if file.metadata()?.is_file() { Ok(Self { id, file }) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    /// `None` for what is no file: a link, a folder.
+    pub(super) fn open(folder: &Path, id: u64) -> io::Result<Option<Self>> {
+        let path = segment_path(folder, id);
+        if !path.symlink_metadata()?.is_file() {
+            return Ok(None);
+        }
+        let file = ours(OpenOptions::new().read(true).write(true)).open(path)?;
+        Ok(Some(Self { id, file }))
     }
 
     /// So many bytes from here on, all of them.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::files::Segment;
-use super::record::{Head, Kind};
+use super::record::{Head, Kind, Life};
 use crate::fingerprint::ByFingerprint;
 
 /// Where an entry is.
@@ -13,7 +13,7 @@ pub(super) struct Slot {
     pub(super) segment: u64,
     pub(super) at: u32,
     pub(super) length: u32,
-    pub(super) expires: u64,
+    pub(super) life: Life,
 }
 
 #[derive(Debug)]
@@ -54,35 +54,30 @@ impl Index {
         }
     }
 
-    /// Takes a record in that stands here. What it replaces, it hides, even if it has itself expired by `now`.
-    pub(super) fn record(&mut self, head: &Head, segment: u64, at: u32, now: u64) {
-        if head.kind == Kind::Forgotten || head.expires <= now {
-            self.slots.remove(&head.name);
-            return;
+    /// Takes a record in that stands here; the entry it hides, if there is one. Entries that have expired are taken in like
+    /// others: were they forgotten, a removal would not meet them, and a clock that is put right would bring them back.
+    pub(super) fn record(&mut self, head: &Head, segment: u64, at: u32) -> Option<Slot> {
+        if head.kind == Kind::Forgotten {
+            return self.slots.remove(&head.name);
         }
-        if let Some(held) = self.segments.get_mut(&segment) {
-            held.alive_until = held.alive_until.max(head.expires);
-            held.names.push(head.name);
-            self.slots.insert(head.name, Slot { segment, at, length: head.length, expires: head.expires });
-        }
+        let held = self.segments.get_mut(&segment)?;
+        held.alive_until = held.alive_until.max(head.life.expires);
+        held.names.push(head.name);
+        self.slots.insert(head.name, Slot { segment, at, length: head.length, life: head.life })
     }
 
-    /// Forgets what is at this slot, unless something else has taken its place.
-    pub(super) fn forget(&mut self, name: u128, slot: Slot) -> bool {
-        let same = self.slots.get(&name) == Some(&slot);
-        if same {
-            self.slots.remove(&name);
-        }
-        same
-    }
-
-    /// Forgets a segment and all that is in it.
-    pub(super) fn drop_segment(&mut self, id: u64) {
-        let Some(held) = self.segments.remove(&id) else { return };
+    /// Takes a segment away; the names of what is in it, which nobody finds from now on.
+    pub(super) fn drop_segment(&mut self, id: u64) -> Vec<u128> {
+        let Some(held) = self.segments.remove(&id) else { return Vec::new() };
         self.bytes -= held.bytes;
-        for name in held.names {
-            if self.slots.get(&name).is_some_and(|slot| slot.segment == id) {
-                self.slots.remove(&name);
+        held.names
+    }
+
+    /// Forgets which of these are in a segment that was dropped.
+    pub(super) fn forget_all(&mut self, names: &[u128], segment: u64) {
+        for name in names {
+            if self.slots.get(name).is_some_and(|slot| slot.segment == segment) {
+                self.slots.remove(name);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The log: records are appended to the newest segment, and the oldest segment goes when there is no room.
 //!
-//! All of it waits for the disk, but [`Log::find`] and [`Log::expire`]. Only one thread writes at a time; readers go on.
+//! All of it waits for the disk, but [`Log::find`]. Only one thread writes at a time; readers go on.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use super::files::{Held, Segment, segment_path, sync_folder};
 use super::index::{Index, Slot};
 use super::options::DiskSync;
-use super::record::{HEAD, Kind, head, name, parse};
+use super::record::{HEAD, Kind, Life, head, name, parse};
 use super::scan::Found;
 use crate::cache::CacheKey;
 
@@ -59,11 +59,6 @@ impl Log {
         self.index.read().find(name(key.as_bytes()))
     }
 
-    /// Forgets an entry whose time is over.
-    pub(super) fn expire(&self, key: &CacheKey, slot: Slot) {
-        self.index.write().forget(name(key.as_bytes()), slot);
-    }
-
     /// Entries, bytes and segments.
     pub(super) fn size(&self) -> (usize, u64, usize) {
         let index = self.index.read();
@@ -80,9 +75,16 @@ impl Log {
         self.make_room(&mut self.writer.lock(), 0, now)
     }
 
-    pub(super) fn append(&self, record: &[u8], now: Now) -> io::Result<()> {
+    /// Appends a record of this key. What it replaces is marked as forgotten in place: should the new record be damaged
+    /// one day, the old one must not come back. If this fails, nothing has changed.
+    pub(super) fn append(&self, record: &[u8], key: &CacheKey, now: Now) -> io::Result<()> {
         let mut writer = self.writer.lock();
-        self.append_held(&mut writer, record, now)?;
+        if let Some((slot, segment)) = self.append_held(&mut writer, record, now)?
+            && slot.life.is_on(now.wall_ms)
+        {
+            // A mark that fails leaves what a process killed at this point leaves: the next opening marks it.
+            let _ = mark(&segment, slot, key);
+        }
         let due = match self.sync {
             DiskSync::System => false,
             DiskSync::Every(interval) => now.monotonic.saturating_duration_since(writer.synced) >= interval,
@@ -95,7 +97,8 @@ impl Log {
         Ok(())
     }
 
-    fn append_held(&self, writer: &mut Writer, record: &[u8], now: Now) -> io::Result<()> {
+    /// What the record hides.
+    fn append_held(&self, writer: &mut Writer, record: &[u8], now: Now) -> io::Result<Option<(Slot, Arc<Segment>)>> {
         let bytes = record.len() as u64;
         self.make_room(writer, bytes, now)?;
         let (active, at) = self.active(writer, bytes)?;
@@ -110,10 +113,9 @@ impl Log {
         }
         let mut index = self.index.write();
         index.resize(active.id, at + bytes);
-        if let (Some(head), Ok(at)) = (parse(record), u32::try_from(at)) {
-            index.record(&head, active.id, at, now.wall_ms);
-        }
-        Ok(())
+        let (Some(head), Ok(at)) = (parse(record), u32::try_from(at)) else { return Ok(None) };
+        let hidden = index.record(&head, active.id, at);
+        Ok(hidden.and_then(|slot| Some((slot, Arc::clone(&index.segments.get(&slot.segment)?.segment)))))
     }
 
     /// The segment to write so many bytes to, and where in it.
@@ -127,7 +129,10 @@ impl Log {
             }
             let full = Arc::clone(active);
             writer.active = None;
-            full.file.sync_data()?;
+            // The next sync will be for the next segment alone.
+            if self.sync != DiskSync::System {
+                full.file.sync_data()?;
+            }
         }
         // The id is spent even if this fails: whatever stands under it is not overwritten.
         let id = writer.next_id;
@@ -145,7 +150,7 @@ impl Log {
             let (full, oldest) = {
                 let index = self.index.read();
                 let oldest = index.segments.values().next().map(|held| (held.segment.id, held.alive_until));
-                (index.bytes + bytes > self.max_bytes, oldest)
+                (index.bytes + bytes > self.max_bytes || index.segments.len() >= MOST_SEGMENTS, oldest)
             };
             let Some((oldest, alive_until)) = oldest else { return Ok(()) };
             let active = writer.active.as_ref().is_some_and(|active| active.id == oldest);
@@ -164,38 +169,39 @@ impl Log {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.index.write().drop_segment(id);
+        let names = self.index.write().drop_segment(id);
+        // In parts: whoever looks something up meanwhile does so on a thread that must not wait.
+        for names in names.chunks(256) {
+            self.index.write().forget_all(names, id);
+        }
         Ok(())
     }
 
     /// Forgets a key, for good: both in place and by a new record, so that neither an older entry of it nor this one comes
-    /// back when the log is read again. With a slot, only what is there.
+    /// back when the log is read again. With a slot, only what is there. Whether there was anything to be served.
     pub(super) fn remove(&self, key: &CacheKey, only: Option<Slot>, now: Now) -> io::Result<bool> {
         let name = name(key.as_bytes());
         let mut writer = self.writer.lock();
         let found = self.index.read().find(name).filter(|(slot, _)| only.is_none_or(|only| only == *slot));
         let Some((slot, segment)) = found else { return Ok(false) };
-        self.index.write().forget(name, slot);
-        let marked = segment
-            .write(u64::from(slot.at), &head(Kind::Forgotten, slot.length, slot.expires, key))
-            .and_then(|()| segment.file.sync_data());
+        self.index.write().slots.remove(&name);
+        let marked = mark(&segment, slot, key).and_then(|()| segment.file.sync_data());
         let appended = self
-            .append_held(&mut writer, &head(Kind::Forgotten, 0, slot.expires, key), now)
-            .and_then(|()| writer.active.as_ref().map_or(Ok(()), |active| active.file.sync_data()));
+            .append_held(&mut writer, &head(Kind::Forgotten, 0, slot.life, key.as_bytes()), now)
+            .and_then(|_| writer.active.as_ref().map_or(Ok(()), |active| active.file.sync_data()));
         // One of the two is enough: on a full disk only the first can be done.
-        marked.or(appended).map(|()| true)
+        marked.or(appended).map(|()| slot.life.is_on(now.wall_ms))
     }
 
     /// Forgets everything; how many entries that was.
-    pub(super) fn clear(&self) -> io::Result<u64> {
+    pub(super) fn clear(&self, now: Now) -> io::Result<u64> {
         let mut writer = self.writer.lock();
         writer.active = None;
-        let (entries, ids) = {
+        let (slots, ids) = {
             let mut index = self.index.write();
-            let entries = index.slots.len() as u64;
-            index.slots.clear();
-            (entries, index.segments.keys().copied().collect::<Vec<_>>())
+            (std::mem::take(&mut index.slots), index.segments.keys().copied().collect::<Vec<_>>())
         };
+        let entries = slots.values().filter(|slot| slot.life.is_on(now.wall_ms)).count() as u64;
         // Oldest first: what a newer one forgets must not outlive it.
         for id in ids {
             self.delete(id)?;
@@ -205,13 +211,20 @@ impl Log {
     }
 }
 
+/// Marks an entry as forgotten where it stands. Its envelope stays as it is, for those who are reading it.
+fn mark(segment: &Segment, slot: Slot, key: &CacheKey) -> io::Result<()> {
+    segment.write(u64::from(slot.at), &head(Kind::Forgotten, slot.length, slot.life, key.as_bytes()))
+}
+
 /// A record around this envelope.
-pub(super) fn record(envelope: &[u8], expires: u64, key: &CacheKey) -> Vec<u8> {
+pub(super) fn record(envelope: &[u8], life: Life, key: &CacheKey) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD + envelope.len());
-    out.extend_from_slice(&head(Kind::Entry, envelope.len() as u32, expires, key));
+    out.extend_from_slice(&head(Kind::Entry, envelope.len() as u32, life, key.as_bytes()));
     out.extend_from_slice(envelope);
     out
 }
 
 /// The shortest and the longest time between two syncs that make sense.
 pub(super) const SYNC_RANGE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));
+/// Each segment holds a file open, and a process may have few of them.
+pub(super) const MOST_SEGMENTS: usize = 256;

@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DiskSync {
-    /// When a segment is full, else when the system sees fit. The default: a lost entry costs one upstream call, while a
-    /// sync costs from 0.1 ms to 10 ms.
+    /// When the system sees fit, which is within half a minute on Linux. The default: a lost entry costs one upstream call,
+    /// while a sync costs from 0.1 ms to 10 ms.
     #[default]
     System,
     /// By the first put after so long, from 1 ms to 1 h. Without puts nothing is forced out: no task runs for it.
@@ -41,6 +41,8 @@ pub struct DiskOptions {
 }
 
 const LARGEST_SEGMENT: u64 = 1 << 30;
+/// As many segments as there may be half-full ones.
+const MOST_BYTES: u64 = 128 << 30;
 
 impl DiskOptions {
     pub(super) fn new(folder: PathBuf) -> Self {
@@ -48,16 +50,17 @@ impl DiskOptions {
         Self { folder, max_bytes: 1 << 30, segment_bytes: None, sync, mac: None, clock }
     }
 
-    /// Bytes of all files together at most; at least 16 KiB; 1 GiB unless set, which holds some 500,000 short answers
+    /// Bytes of all files together at most; from 16 KiB to 128 GiB; 1 GiB unless set, which holds some 500,000 short answers
     /// and 60 MB of index. It is never passed, not even for a moment: the oldest segment goes first.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Bytes of one file of the log at most: from 4 KiB to half of [`max_bytes`](Self::max_bytes) and 1 GiB. An eighth of
-    /// `max_bytes` unless set, and no more than 64 MiB: this much is forgotten at a time when there is no room. An answer
-    /// that does not fit into one segment is not kept.
+    /// Bytes of one file of the log at most: from a 128th of [`max_bytes`](Self::max_bytes), 4 KiB at least, to half of it,
+    /// 1 GiB at most. An eighth of `max_bytes` unless set, and no more than 64 MiB or a 128th: this much is forgotten at a
+    /// time when there is no room. An answer that does not fit into one segment is not kept. Each segment holds a file open;
+    /// there are never more than 256.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = Some(bytes);
         self
@@ -91,12 +94,16 @@ impl DiskOptions {
     /// or written, one that holds other things and that others may enter, and one that is open already, here or in
     /// another process.
     pub fn build(self) -> Result<Disk> {
-        let segment_bytes = self.segment_bytes.unwrap_or((self.max_bytes / 8).clamp(4 << 10, 64 << 20));
+        let least = (self.max_bytes / 128).max(4 << 10);
+        let segment_bytes = self.segment_bytes.unwrap_or((self.max_bytes / 8).clamp(4 << 10, 64 << 20).max(least));
         if self.max_bytes < 16 << 10 {
             return Err(Error::config("disk", "max_bytes", self.max_bytes, "allow at least 16 KiB"));
         }
-        if !(4 << 10..=LARGEST_SEGMENT.min(self.max_bytes / 2)).contains(&segment_bytes) {
-            let advice = "take from 4 KiB to half of max_bytes, at most 1 GiB";
+        if self.max_bytes > MOST_BYTES {
+            return Err(Error::config("disk", "max_bytes", self.max_bytes, "allow at most 128 GiB"));
+        }
+        if !(least..=LARGEST_SEGMENT.min(self.max_bytes / 2)).contains(&segment_bytes) {
+            let advice = "take from a 128th to half of max_bytes, at least 4 KiB, at most 1 GiB";
             return Err(Error::config("disk", "segment_bytes", segment_bytes, advice));
         }
         if let DiskSync::Every(interval) = self.sync

@@ -6,31 +6,46 @@
 //! | 1 | 1: an entry; 2: from here back, this key is forgotten |
 //! | 3 | zero |
 //! | 4 | length of the envelope that follows |
-//! | 8 | expires, milliseconds of the Unix epoch |
+//! | 8, 8 | created, expires, milliseconds of the Unix epoch |
 //! | 32 | full key |
 //! | 8 | xxh3-64 over all of the above |
 //!
-//! `F6` is in no text, so an answer cannot imitate a head.
+//! `F6` is in no text, so an answer cannot imitate a head. A head of another version is damage: a segment of nothing else
+//! is removed when the log is opened, be it of an older version or of a newer one.
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::cache::CacheKey;
 use crate::cache::envelope::MAX_ENVELOPE;
 
-pub(super) const HEAD: usize = 60;
+pub(super) const HEAD: usize = 68;
+const CHECKED: usize = HEAD - 8;
 pub(super) const MAGIC: [u8; 4] = [0xF6, 0x53, 0x6C, 1];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Entry,
-    Forgotten,
+    Entry = 1,
+    Forgotten = 2,
+}
+
+/// From when to when an entry is served, in milliseconds of the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) created: u64,
+    pub(super) expires: u64,
+}
+
+impl Life {
+    /// What comes from the future has an unknown age, for the clock was set back since: it is not served.
+    pub(super) fn is_on(&self, now: u64) -> bool {
+        self.created <= now && now < self.expires
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     pub(super) kind: Kind,
     pub(super) length: u32,
-    pub(super) expires: u64,
+    pub(super) life: Life,
     /// The first half of the key: even so 128 bits of blake3.
     pub(super) name: u128,
 }
@@ -40,34 +55,43 @@ pub(super) fn name(key: &[u8; 32]) -> u128 {
     u128::from_le_bytes(std::array::from_fn(|n| key[n]))
 }
 
-pub(super) fn head(kind: Kind, length: u32, expires: u64, key: &CacheKey) -> [u8; HEAD] {
+pub(super) fn head(kind: Kind, length: u32, life: Life, key: &[u8; 32]) -> [u8; HEAD] {
     let mut out = [0; HEAD];
     out[..4].copy_from_slice(&MAGIC);
-    out[4] = match kind {
-        Kind::Entry => 1,
-        Kind::Forgotten => 2,
-    };
+    out[4] = kind as u8;
     out[8..12].copy_from_slice(&length.to_le_bytes());
-    out[12..20].copy_from_slice(&expires.to_le_bytes());
-    out[20..52].copy_from_slice(key.as_bytes());
-    let check = xxh3_64(&out[..52]);
-    out[52..].copy_from_slice(&check.to_le_bytes());
-    out
+    out[12..20].copy_from_slice(&life.created.to_le_bytes());
+    out[20..28].copy_from_slice(&life.expires.to_le_bytes());
+    out[28..CHECKED].copy_from_slice(key);
+    sealed(out)
+}
+
+fn sealed(mut head: [u8; HEAD]) -> [u8; HEAD] {
+    let check = xxh3_64(&head[..CHECKED]);
+    head[CHECKED..].copy_from_slice(&check.to_le_bytes());
+    head
+}
+
+/// This head, saying that its entry is forgotten.
+pub(super) fn forgotten(mut head: [u8; HEAD]) -> [u8; HEAD] {
+    head[4] = Kind::Forgotten as u8;
+    sealed(head)
 }
 
 /// `None` when these bytes are no head.
 pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
     let bytes = bytes.first_chunk::<HEAD>()?;
-    if !bytes.starts_with(&MAGIC) || xxh3_64(&bytes[..52]).to_le_bytes() != bytes[52..] {
+    if !bytes.starts_with(&MAGIC) || xxh3_64(&bytes[..CHECKED]).to_le_bytes() != bytes[CHECKED..] {
         return None;
     }
-    let kind = match bytes[4] {
-        1 => Kind::Entry,
-        2 => Kind::Forgotten,
+    let kind = match bytes[4..8] {
+        [1, 0, 0, 0] => Kind::Entry,
+        [2, 0, 0, 0] => Kind::Forgotten,
         _ => return None,
     };
+    let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
     let length = u32::from_le_bytes(std::array::from_fn(|n| bytes[8 + n]));
-    let expires = u64::from_le_bytes(std::array::from_fn(|n| bytes[12 + n]));
-    let name = u128::from_le_bytes(std::array::from_fn(|n| bytes[20 + n]));
-    (length as usize <= MAX_ENVELOPE).then_some(Head { kind, length, expires, name })
+    let life = Life { created: u64_at(12), expires: u64_at(20) };
+    let name = u128::from_le_bytes(std::array::from_fn(|n| bytes[28 + n]));
+    (length as usize <= MAX_ENVELOPE).then_some(Head { kind, length, life, name })
 }
