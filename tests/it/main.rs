@@ -13,6 +13,8 @@ mod cache_tiers;
 mod disk;
 mod drop_anywhere;
 mod laws;
+#[cfg(feature = "object-store")]
+mod object_store;
 mod observe;
 mod one_flight;
 mod openai;
