@@ -11,6 +11,8 @@ mod architecture;
 mod cache_tiers;
 #[cfg(feature = "disk")]
 mod disk;
+#[cfg(feature = "disk")]
+mod disk_selectors;
 mod drop_anywhere;
 mod laws;
 #[cfg(feature = "object-store")]

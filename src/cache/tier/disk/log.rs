@@ -59,6 +59,12 @@ impl Log {
         self.index.read().find(name(key.as_bytes()))
     }
 
+    /// Where all entries are, in no order.
+    pub(super) fn slots(&self) -> Vec<(Slot, Arc<Segment>)> {
+        let index = self.index.read();
+        index.slots.keys().filter_map(|name| index.find(*name)).collect()
+    }
+
     /// Forgets an entry whose time is over.
     pub(super) fn expire(&self, key: &CacheKey, slot: Slot) {
         self.index.write().forget(name(key.as_bytes()), slot);

@@ -71,3 +71,8 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
     let name = u128::from_le_bytes(std::array::from_fn(|n| bytes[20 + n]));
     (length as usize <= MAX_ENVELOPE).then_some(Head { kind, length, expires, name })
 }
+
+/// The full key in a head, which must have been parsed.
+pub(super) fn key(bytes: &[u8]) -> Option<CacheKey> {
+    bytes.get(20..)?.first_chunk().map(|key| CacheKey::from_bytes(*key))
+}
