@@ -40,6 +40,12 @@ async fn put(disk: &Disk, number: usize, tags: &[&str]) {
     disk.put(&probe(number), Arc::new(entry)).await.unwrap();
 }
 
+async fn fill(disk: &Disk) {
+    for (number, (_, _, tags)) in SHELF.into_iter().enumerate() {
+        put(disk, number, tags).await;
+    }
+}
+
 async fn left(disk: &Disk) -> BTreeSet<usize> {
     let mut left = BTreeSet::new();
     for number in 0..SHELF.len() {
@@ -74,9 +80,7 @@ async fn each_takes_its_own_for_good() {
     for (selector, taken) in cases() {
         let folder = tempfile::tempdir().unwrap();
         let disk = open(folder.path());
-        for number in 0..SHELF.len() {
-            put(&disk, number, SHELF[number].2).await;
-        }
+        fill(&disk).await;
         assert_eq!(disk.remove(&selector).await.unwrap(), taken.len() as u64, "{selector:?}");
         let wanted: BTreeSet<_> = (0..SHELF.len()).filter(|number| !taken.contains(number)).collect();
         assert_eq!(left(&disk).await, wanted, "{selector:?}");
@@ -105,9 +109,7 @@ async fn what_was_replaced_is_judged_by_what_replaced_it() {
 async fn damage_elsewhere_keeps_nothing_from_going() {
     let folder = tempfile::tempdir().unwrap();
     let disk = open(folder.path());
-    for number in 0..SHELF.len() {
-        put(&disk, number, SHELF[number].2).await;
-    }
+    fill(&disk).await;
     let segment = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
     let segment = segment.filter(|path| path.extension().is_some_and(|ending| ending == "seg")).min().unwrap();
     // The head of the first record, and of the envelope in it.
