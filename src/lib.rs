@@ -70,6 +70,7 @@
 //! | `redis` | `cache::tier::Redis`: answers shared by a fleet, over fred |
 //! | `metrics` | `observe::Metrics`: everything counted, through the `metrics` facade |
 //! | `disk` | `cache::tier::Disk`: answers that survive a restart, in a log of our own |
+//! | `object-store` | `cache::tier::Objects`: answers in S3, Google Cloud Storage, Azure or a folder, over object_store |
 //! | `simulated` | `providers::Simulated`: a model that behaves like a provider, for tests and benches |
 //! | `test-util` | `testing`: a scripted client, the laws of layers and tiers, a harness that drops futures |
 

@@ -15,8 +15,12 @@ mod disk;
 mod disk_faults;
 #[cfg(feature = "disk")]
 mod disk_kill9;
+#[cfg(feature = "disk")]
+mod disk_selectors;
 mod drop_anywhere;
 mod laws;
+#[cfg(feature = "object-store")]
+mod object_store;
 mod observe;
 mod one_flight;
 mod openai;

@@ -7,7 +7,7 @@ pub(super) const LZ4: u8 = 1;
 pub(super) const MAC: u8 = 2;
 
 /// Raised whenever the form changes: entries of other versions are refused.
-const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 2;
 const MAGIC: [u8; 4] = [0xE5, 0x4C, 0x6C, 0x1B];
 
 /// What stands before the payload.

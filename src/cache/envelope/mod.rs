@@ -33,6 +33,8 @@ use std::time::{Duration, Instant, SystemTime};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use auth::MacKey;
+#[cfg(feature = "object-store")]
+pub(crate) use header::VERSION;
 #[allow(unused_imports, reason = "each tier uses what it needs")]
 pub(crate) use label::{HEAD, Head, head};
 pub(crate) use refused::{Refusals, Refused};

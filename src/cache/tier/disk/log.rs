@@ -2,6 +2,7 @@
 //!
 //! All of it waits for the disk, but [`Log::find`]. Only one thread writes at a time; readers go on.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,6 +58,12 @@ impl Log {
     /// Where the entry of this key is.
     pub(super) fn find(&self, key: &CacheKey) -> Option<(Slot, Arc<Segment>)> {
         self.index.read().find(name(key.as_bytes()))
+    }
+
+    /// Where all entries are, in no order.
+    pub(super) fn slots(&self) -> Vec<(Slot, Arc<Segment>)> {
+        let index = self.index.read();
+        index.slots.keys().filter_map(|name| index.find(*name)).collect()
     }
 
     /// Entries, bytes and segments.
@@ -177,20 +184,35 @@ impl Log {
         Ok(())
     }
 
-    /// Forgets a key, for good: both in place and by a new record, so that neither an older entry of it nor this one comes
-    /// back when the log is read again. With a slot, only what is there. Whether there was anything to be served.
+    /// Forgets a key, for good. With a slot, only what is there. Whether there was anything to be served.
     pub(super) fn remove(&self, key: &CacheKey, only: Option<Slot>, now: Now) -> io::Result<bool> {
-        let name = name(key.as_bytes());
+        self.remove_each(&[(*key, only)], now).map(|removed| removed == 1)
+    }
+
+    /// Forgets keys, for good: both in place and by a new record, so that neither an older entry of them nor this one comes
+    /// back when the log is read again. It is synced once for all. How many there were to be served.
+    pub(super) fn remove_each(&self, keys: &[(CacheKey, Option<Slot>)], now: Now) -> io::Result<u64> {
         let mut writer = self.writer.lock();
-        let found = self.index.read().find(name).filter(|(slot, _)| only.is_none_or(|only| only == *slot));
-        let Some((slot, segment)) = found else { return Ok(false) };
-        self.index.write().slots.remove(&name);
-        let marked = mark(&segment, slot, key).and_then(|()| segment.file.sync_data());
-        let appended = self
-            .append_held(&mut writer, &head(Kind::Forgotten, 0, slot.life, key.as_bytes()), now)
-            .and_then(|_| writer.active.as_ref().map_or(Ok(()), |active| active.file.sync_data()));
+        let (mut removed, mut marked, mut appended) = (0, Ok(()), Ok(()));
+        let mut touched = BTreeMap::new();
+        for (key, only) in keys {
+            let name = name(key.as_bytes());
+            let found = self.index.read().find(name).filter(|(slot, _)| only.is_none_or(|only| only == *slot));
+            let Some((slot, segment)) = found else { continue };
+            self.index.write().slots.remove(&name);
+            marked = marked.and(mark(&segment, slot, key));
+            let record = head(Kind::Forgotten, 0, slot.life, key.as_bytes());
+            appended = appended.and(self.append_held(&mut writer, &record, now).map(drop));
+            touched.insert(segment.id, segment);
+            removed += u64::from(slot.life.is_on(now.wall_ms));
+        }
+        if touched.is_empty() {
+            return Ok(0);
+        }
+        let marked = marked.and_then(|()| touched.values().try_for_each(|segment| segment.file.sync_data()));
+        let appended = appended.and_then(|()| writer.active.as_ref().map_or(Ok(()), |active| active.file.sync_data()));
         // One of the two is enough: on a full disk only the first can be done.
-        marked.or(appended).map(|()| slot.life.is_on(now.wall_ms))
+        marked.or(appended).map(|()| removed)
     }
 
     /// Forgets everything; how many entries that was.

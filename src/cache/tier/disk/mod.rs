@@ -63,6 +63,7 @@ mod options;
 mod queue;
 mod record;
 mod scan;
+mod select;
 
 use std::fmt;
 use std::io;
@@ -300,19 +301,14 @@ impl CacheTier for Disk {
         }
     }
 
-    /// Waits until the removal is on the disk itself.
+    /// Waits until the removal is on the disk itself. A tag, a pattern or a namespace takes a read of the head of every
+    /// entry; all of them is the fastest.
     async fn remove(&self, selector: &Selector) -> Result<u64> {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|_| Error::new(ErrorKind::Shutdown, "disk", "closed"))?;
         let now = self.now();
-        match selector {
-            Selector::All => self.write(place, move |log| log.clear(now)).await,
-            Selector::Key(key) => {
-                let key = *key;
-                self.write(place, move |log| log.remove(&key, None, now)).await.map(u64::from)
-            }
-            _ => Err(Error::new(ErrorKind::Unsupported, "disk", "not yet")),
-        }
+        let selector = selector.clone();
+        self.write(place, move |log| select::remove(log, &selector, now)).await
     }
 }
 

@@ -15,6 +15,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::cache::CacheKey;
 use crate::cache::envelope::MAX_ENVELOPE;
 
 pub(super) const HEAD: usize = 68;
@@ -94,4 +95,9 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
     let life = Life { created: u64_at(12), expires: u64_at(20) };
     let name = u128::from_le_bytes(std::array::from_fn(|n| bytes[28 + n]));
     (length as usize <= MAX_ENVELOPE).then_some(Head { kind, length, life, name })
+}
+
+/// The full key in a head, which must have been parsed.
+pub(super) fn key(bytes: &[u8]) -> Option<CacheKey> {
+    bytes.get(28..)?.first_chunk().map(|key| CacheKey::from_bytes(*key))
 }
