@@ -56,7 +56,7 @@ async fn get(disk: &Disk, key: u64) -> Option<u64> {
     Some(version)
 }
 
-fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 

@@ -7,7 +7,7 @@
 mod feed;
 mod outages;
 mod proxy;
-mod server;
+pub(crate) mod server;
 mod values;
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use sluicegate::{ClientInfo, Env};
 const HANG: Duration = Duration::from_secs(10);
 
 /// A tier that waits as long as a machine under load may need: for tests in which nothing is slow on purpose.
-fn patient(url: impl Into<String>) -> RedisBuilder {
+pub(crate) fn patient(url: impl Into<String>) -> RedisBuilder {
     Redis::builder(url).get_timeout(HANG / 2).put_timeout(HANG / 2).connect_timeout(HANG / 2)
 }
 
@@ -58,6 +58,6 @@ async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> 
     }
 }
 
-async fn joined(tier: &Redis) {
+pub(crate) async fn joined(tier: &Redis) {
     until("the tier joins", || async { tier.is_connected() }).await;
 }

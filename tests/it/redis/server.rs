@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::HANG;
 
-pub(super) struct Server {
+pub(crate) struct Server {
     pub(super) port: u16,
     arguments: Vec<String>,
     folder: PathBuf,
@@ -49,7 +49,7 @@ pub(super) async fn cluster() -> [Server; 2] {
 
 impl Server {
     /// A server that answers.
-    pub(super) async fn start(arguments: &[&str]) -> Self {
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
         let mut server = Self::stopped(arguments);
         server.run().await;
         server
@@ -84,7 +84,7 @@ impl Server {
         }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
