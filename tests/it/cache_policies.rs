@@ -1,6 +1,7 @@
 //! What a user says about keys and about what may be kept, through the whole stack.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluicegate::cache::{Cache, CacheLayer, KeyField, KeyPolicy, KeyTexts, StorePolicy};
 use sluicegate::testing::{Gate, Reply, Scripted};
@@ -48,9 +49,12 @@ async fn what_passes_the_cache_by_shares_no_flight_and_is_not_found() {
             tokio::spawn(async move { client.chat(ask("a draft").temperature(1.0)).await.unwrap() })
         })
         .collect();
-    while upstream.active() < 3 {
-        tokio::task::yield_now().await;
-    }
+    let all_upstream = async {
+        while upstream.active() < 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all_upstream).await.expect("each makes its own call");
     assert_eq!(layer.open_flights(), 0);
     gate.open();
     for draft in drafts {
