@@ -53,7 +53,9 @@
 //!
 //! - One upstream call per key: concurrent equal requests share one flight, streams too.
 //! - The cache never fails a call, returns only what was stored for exactly that request and tenant, and never keeps a
-//!   cut, filtered, refused or failed answer.
+//!   cut, filtered, refused, empty or failed answer, nor one that is not the JSON that was asked for. A
+//!   [`KeyPolicy`](cache::KeyPolicy) widens what counts as the same request, a [`StorePolicy`](cache::StorePolicy) what
+//!   is kept; tenants stay apart whatever they say.
 //! - Nothing is retried once a chunk has been handed out.
 //! - A dropped call or stream frees its permit, its reservation, its queue place and its flight.
 //! - Errors, metrics, traces and the `Debug` of clients, layers and tiers never show prompts, answers, keys or tenants.
@@ -71,6 +73,7 @@
 //! | `metrics` | `observe::Metrics`: everything counted, through the `metrics` facade |
 //! | `disk` | `cache::tier::Disk`: answers that survive a restart, in a log of our own |
 //! | `object-store` | `cache::tier::Objects`: answers in S3, Google Cloud Storage, Azure or a folder, over object_store |
+//! | `json-schema` | `cache::StorePolicy::valid_schema`: answers held against the request's schema before they are kept |
 //! | `simulated` | `providers::Simulated`: a model that behaves like a provider, for tests and benches |
 //! | `test-util` | `testing`: a scripted client, the laws of layers and tiers, a harness that drops futures |
 

@@ -119,14 +119,15 @@ impl Cache {
         self
     }
 
-    /// What is part of the key; everything that can change the answer unless set.
+    /// What is part of the key; everything that can change the answer unless set, so that nothing is shared by mistake.
     #[must_use]
     pub fn keys(mut self, policy: KeyPolicy) -> Self {
         self.keys = policy;
         self
     }
 
-    /// Which answers may be kept; complete and successful ones unless set.
+    /// Which answers may be kept; unless set complete ones that say something, refuse nothing, and are JSON where JSON
+    /// was asked for.
     #[must_use]
     pub fn store(mut self, policy: StorePolicy) -> Self {
         self.store = policy;

@@ -70,14 +70,30 @@ impl Probe {
     /// The probe of a chat request to this client, at this time, in the namespace and scope its
     /// [`CacheControl`] names.
     pub fn chat(info: &ClientInfo, request: &ChatRequest, now: Instant) -> Self {
+        Self::chat_marked(info, request, "", now)
+    }
+
+    /// The same under a policy of this mark.
+    pub(super) fn chat_marked(info: &ClientInfo, request: &ChatRequest, mark: &str, now: Instant) -> Self {
         let place = place(&request.extensions, RESPONSES);
-        Self::write(now, |bytes| write_chat(bytes, place, (info, ""), request))
+        Self::write(now, |bytes| write_chat(bytes, place, (info, mark), request))
     }
 
     /// The probe of one input of an embedding request to this client, at this time.
     pub fn embedding(info: &ClientInfo, request: &EmbedRequest, input: EmbedItem<'_>, now: Instant) -> Self {
+        Self::embedding_marked(info, request, input, "", now)
+    }
+
+    /// The same under a policy of this mark.
+    pub(super) fn embedding_marked(
+        info: &ClientInfo,
+        request: &EmbedRequest,
+        input: EmbedItem<'_>,
+        mark: &str,
+        now: Instant,
+    ) -> Self {
         let place = place(&request.extensions, EMBEDDINGS);
-        Self::write(now, |bytes| write_embedding(bytes, place, (info, ""), request, input))
+        Self::write(now, |bytes| write_embedding(bytes, place, (info, mark), request, input))
     }
 
     /// The probe of a value of the user's own, for this tenant if there is one, at this time.

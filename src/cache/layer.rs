@@ -25,9 +25,11 @@ use crate::types::{
 /// Serves repeated questions from the cache, and simultaneous ones with one upstream call.
 ///
 /// # What it does
-/// Finds the answer of exactly the same request: same tenant, client, model, messages and parameters. What it does not
-/// find it asks for once; everybody who asks the same meanwhile gets the same answer. Complete answers are kept
-/// (`stop`, `tool_calls`), sampled ones too; cut, filtered, refused and empty ones are passed on and not kept.
+/// Finds the answer of exactly the same request: same tenant, client, model, messages and parameters, unless a
+/// [`KeyPolicy`](super::KeyPolicy) makes more of them equal. What it does not find it asks for once; everybody who asks
+/// the same meanwhile gets the same answer. Complete answers are kept (`stop`, `tool_calls`), sampled ones too; cut,
+/// filtered, refused and empty ones, and text where JSON was asked for, are passed on and not kept. A
+/// [`StorePolicy`](super::StorePolicy) says otherwise.
 /// Embeddings pass through. A call's [`CacheControl`](crate::types::CacheControl) says otherwise for that call.
 ///
 /// # Where it sits
@@ -82,7 +84,8 @@ fn settings(cache: &Cache) -> String {
     let memory = || format!("memory, {} entries, {}", responses.entries, size(responses.max_bytes));
     let inner = cache.in_memory.then(memory);
     let names: Vec<_> = inner.into_iter().chain(cache.outer.iter().map(|tier| tier.name().to_owned())).collect();
-    format!("{}, ttl {:?}", names.join(" > "), responses.ttl)
+    let policies = format!("{}{}", cache.keys.describe(), cache.store.describe());
+    format!("{}, ttl {:?}{policies}", names.join(" > "), responses.ttl)
 }
 
 fn share(cache: Cache) -> Result<Shared> {
@@ -99,6 +102,8 @@ fn share(cache: Cache) -> Result<Shared> {
             "a few seconds are enough: a lease is renewed while it is needed",
         ));
     }
+    keys.check()?;
+    store.check()?;
     let spaces = namespaces.into_iter().map(|namespace| Space::new(namespace, in_memory)).collect::<Result<_>>()?;
     let tiers = Tiers::new(spaces, outer, fleet, tier_timeout);
     Ok(Shared { flights: Arc::default(), tiers, keys, store, lease_term })
@@ -181,6 +186,16 @@ impl Cached {
         !leader && error.kind() == ErrorKind::Deadline && mine.is_none_or(|Deadline(until)| self.0.env.now() < *until)
     }
 
+    /// Whether the store policy sends this call past the cache.
+    fn passes_by(&self, request: &ChatRequest) -> Result<bool> {
+        if !self.0.shared.store.passes_by(request) {
+            return Ok(false);
+        }
+        let control = request.extensions.get::<CacheControl>();
+        self.0.space(control)?;
+        if control.is_some_and(|control| control.only_if_cached) { Err(not_cached()) } else { Ok(true) }
+    }
+
     async fn miss(&self, mut probe: Probe, request: ChatRequest) -> Result<ChatResponse> {
         loop {
             let mut listener = self.listen(probe, &request, false)?;
@@ -246,6 +261,9 @@ impl LlmClient for Cached {
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
+        if self.passes_by(&request)? {
+            return self.0.inner.chat(request).await;
+        }
         let probe = self.0.probe(&request);
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;
@@ -258,6 +276,9 @@ impl LlmClient for Cached {
     }
 
     async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
+        if self.passes_by(&request)? {
+            return self.0.inner.chat_stream(request).await;
+        }
         let probe = self.0.probe(&request);
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;

@@ -4,6 +4,11 @@
 //! needs it. A [`CacheTier`] finds an [`Entry`] by it. What no tier has is asked for once, however many callers want it
 //! at the same time: they share one flight, calls and streams alike.
 //!
+//! What makes two requests the same is a [`KeyPolicy`]'s to say, which answers may be kept a [`StorePolicy`]'s. Their
+//! defaults share nothing by mistake and keep nothing broken: every field counts, byte by byte, and an answer that is
+//! cut, filtered, refused, empty, or not the JSON that was asked for is not kept. Tenants never share, whatever a policy
+//! says, unless a call asks for [`Scope::Public`](crate::types::Scope::Public).
+//!
 //! # How to add a tier
 //!
 //! Implement [`CacheTier`]. Find by [`Probe::fingerprint`] and compare [`Probe::bytes`] in full when the entry stays in
@@ -22,14 +27,18 @@ mod flight;
 mod guard;
 mod key;
 mod key_policy;
+mod key_texts;
 mod layer;
 mod namespace;
 mod near;
 mod payload;
 mod removals;
+#[cfg(feature = "json-schema")]
+mod schemas;
 mod selector;
 mod space;
 mod store_policy;
+mod structured;
 pub mod tier;
 mod tiers;
 mod turn;
@@ -45,7 +54,8 @@ pub use entry::Entry;
 pub use envelope::MacKey;
 pub use fleet::{Fleet, Follower, Invalidation, Lease, Leasing};
 pub use key::{CacheKey, Probe};
-pub use key_policy::KeyPolicy;
+pub use key_policy::{KeyField, KeyPolicy};
+pub use key_texts::KeyTexts;
 pub use layer::CacheLayer;
 pub use namespace::Namespace;
 pub use payload::{Payload, StoredValue, StoredVector};

@@ -122,7 +122,8 @@ impl fmt::Debug for Payload {
     }
 }
 
-fn chat_bytes(completion: &ChatCompletion, chunks: usize) -> usize {
+/// About how many bytes of memory an answer takes that came in so many chunks; none when it was not streamed.
+pub(super) fn chat_bytes(completion: &ChatCompletion, chunks: usize) -> usize {
     const CHUNK: usize = size_of::<ChatChunk>() + 256;
     let choice_bytes = |choice: &Choice| {
         let logprobs = choice.logprobs.as_ref().map_or(0, value_bytes);

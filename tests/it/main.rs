@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod cache_policies;
 mod cache_tiers;
 #[cfg(feature = "disk")]
 mod disk;
@@ -35,3 +36,4 @@ mod resilience;
 mod schedule;
 mod simulated;
 mod slot_order;
+mod tenants_never_meet;

@@ -25,32 +25,32 @@ use sluicegate::{ClientInfo, Env};
 use wait::{HANG, until};
 
 /// A tier that waits as long as a machine under load may need: for tests in which nothing is slow on purpose.
-fn patient(url: impl Into<String>) -> RedisBuilder {
+pub(crate) fn patient(url: impl Into<String>) -> RedisBuilder {
     Redis::builder(url).get_timeout(HANG / 2).put_timeout(HANG / 2).connect_timeout(HANG / 2)
 }
 
 /// A tier with the standard patience for gets.
-fn standard(url: impl Into<String>) -> RedisBuilder {
+pub(crate) fn standard(url: impl Into<String>) -> RedisBuilder {
     Redis::builder(url).put_timeout(HANG / 2)
 }
 
-fn question(text: &str) -> Probe {
+pub(crate) fn question(text: &str) -> Probe {
     Probe::chat(&ClientInfo::new("tests"), &ChatRequest::new("gpt-5-mini").user(text), Env::new().now())
 }
 
-fn answer(probe: &Probe, text: &str, ttl: Duration) -> Arc<Entry> {
+pub(crate) fn answer(probe: &Probe, text: &str, ttl: Duration) -> Arc<Entry> {
     let completion = Arc::new(ChatCompletion::text("gpt-5-mini", text));
     Arc::new(Entry::new(probe, completion, Arc::from([]), Env::new().now(), ttl, None))
 }
 
-fn minute(probe: &Probe, text: &str) -> Arc<Entry> {
+pub(crate) fn minute(probe: &Probe, text: &str) -> Arc<Entry> {
     answer(probe, text, Duration::from_secs(60))
 }
 
-async fn text(tier: &Redis, probe: &Probe) -> sluicegate::Result<Option<String>> {
+pub(crate) async fn text(tier: &Redis, probe: &Probe) -> sluicegate::Result<Option<String>> {
     Ok(tier.get(probe).await?.map(|entry| entry.completion().unwrap().choices[0].message.text()))
 }
 
-async fn joined(tier: &Redis) {
+pub(crate) async fn joined(tier: &Redis) {
     until("the tier joins", || async { tier.is_connected() }).await;
 }

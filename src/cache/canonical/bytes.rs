@@ -67,7 +67,8 @@ impl Canonical<'_> {
                 } else {
                     // Beyond i64 and u64 only a float is left, or a number kept as text by `arbitrary_precision`.
                     self.tag(4);
-                    self.str(&number.to_string());
+                    let text = number.to_string();
+                    self.str(if text == "-0.0" { "0.0" } else { &text });
                 }
             }
             Value::String(text) => {

@@ -9,6 +9,9 @@ use crate::types::{
 /// Marks a message of role and text only, as most are. Must differ from the tags of `content`.
 const TEXT_ALONE: u8 = 3;
 
+/// How the answer travels does not change it: a call and a stream share one entry.
+const TRANSPORT: [&str; 2] = ["stream", "stream_options"];
+
 impl Canonical<'_> {
     pub(super) fn body(&mut self, body: &ChatBody) {
         let ChatBody {
@@ -45,7 +48,8 @@ impl Canonical<'_> {
             && [logprobs, parallel_tool_calls].iter().all(|flag| flag.is_none())
             && [user, reasoning_effort].iter().all(|text| text.is_none())
             && (seed.is_none() && stop.is_none() && logit_bias.is_none() && tools.is_empty())
-            && (tool_choice.is_none() && response_format.is_none() && extra.is_empty());
+            && (tool_choice.is_none() && response_format.is_none())
+            && extra.keys().all(|name| TRANSPORT.contains(&name.as_str()));
         self.tag(u8::from(!plain));
         if plain {
             return;
@@ -96,8 +100,7 @@ impl Canonical<'_> {
                 out.value(value);
             }
         });
-        // How the answer travels does not change it: a call and a stream share one entry.
-        self.extra_without(extra, &["stream", "stream_options"]);
+        self.extra_without(extra, &TRANSPORT);
     }
 
     fn message(&mut self, message: &Message) {

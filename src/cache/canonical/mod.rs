@@ -8,6 +8,8 @@
 mod bytes;
 mod chat;
 #[cfg(test)]
+mod proptests;
+#[cfg(test)]
 mod tests;
 
 use crate::client::ClientInfo;
@@ -91,6 +93,12 @@ pub(super) fn write_value(bytes: &mut Vec<u8>, namespace: &str, sharing: Sharing
     let mut out = Canonical(bytes);
     out.opening(Kind::Value, namespace, sharing);
     out.str(key);
+}
+
+/// Writes JSON so that equal JSON has equal bytes, whatever the order of its fields.
+#[cfg(feature = "json-schema")]
+pub(super) fn write_json(bytes: &mut Vec<u8>, value: &serde_json::Value) {
+    Canonical(bytes).value(value);
 }
 
 /// The namespace in a canonical form.
