@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::freshness::Freshness;
 use super::{CacheTier, KeyPolicy, Namespace, StorePolicy};
 
 /// How answers are cached.
@@ -21,6 +22,7 @@ pub struct Cache {
     pub(super) tier_timeout: Duration,
     pub(super) keys: KeyPolicy,
     pub(super) store: StorePolicy,
+    pub(super) freshness: Freshness,
 }
 
 impl Cache {
@@ -45,6 +47,7 @@ impl Cache {
             tier_timeout: Duration::from_millis(100),
             keys: KeyPolicy::default(),
             store: StorePolicy::default(),
+            freshness: Freshness::default(),
         }
     }
 
@@ -107,6 +110,53 @@ impl Cache {
     #[must_use]
     pub fn max_bytes(mut self, max: u64) -> Self {
         self.responses().max_bytes = max;
+        self
+    }
+
+    /// By up to which share an entry's life is shortened at random, from 0 to 0.5, so that what was stored together does
+    /// not expire together; never lengthened. 0.1 unless set: enough to spread a burst over minutes of an hour's life. A
+    /// life that a call asked for itself ([`CacheControl::ttl`](crate::types::CacheControl::ttl)) is kept as it is.
+    #[must_use]
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.freshness.jitter = share;
+        self
+    }
+
+    /// For how long after its life an answer is still served, stale, while one refresh per key runs in the background
+    /// (RFC 5861, section 3). Zero, which is off, unless set.
+    ///
+    /// The refresh is the upstream call that a miss would make: misses join it. It has low priority and no deadline, but
+    /// gives up after ten times what the answer took, at least a minute; 32 run at a time, further ones wait for the next
+    /// hit. One that fails leaves the stale answer in place, and its key alone for a second, then two, up to a minute. It
+    /// ends with [`shutdown`](crate::OptimizedClient::shutdown) and with the last handle. Without a tokio runtime at hand
+    /// a call asks by itself. [`Trace::stale`](crate::types::Trace::stale) tells a caller.
+    #[must_use]
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.freshness.while_revalidate = window;
+        self
+    }
+
+    /// For how long after its life an answer is still served, stale, when asking upstream failed in a way that passes
+    /// (RFC 5861, section 4): `Server`, `Network`, `Timeout`, `Truncated`, `Decode`, `RateLimited`, `Overloaded`,
+    /// `Deadline`. Never when the request is at fault, access is refused or the quota is used up. Zero, which is off,
+    /// unless set.
+    ///
+    /// Each call asks first, so a provider that hangs is waited for: set timeouts. A limit outside the cache, such as the
+    /// stack's own deadline, ends the call before the stale answer can be given.
+    #[must_use]
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.freshness.if_error = window;
+        self
+    }
+
+    /// Refreshes an answer in the background before its life ends, at a moment drawn anew for each hit: the nearer the
+    /// end, the longer the answer took to make and the larger `beta`, the likelier (XFetch; Vattani, Chierichetti and
+    /// Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", 2015). So an answer that is asked for often hardly
+    /// ever expires, and one that is asked for rarely is not refreshed in vain. 0, which is off, unless set; 1 is
+    /// recommended; at most 100.
+    #[must_use]
+    pub fn early_refresh(mut self, beta: f64) -> Self {
+        self.freshness.early = beta;
         self
     }
 }

@@ -204,6 +204,7 @@ impl Entry {
             source,
             age: stored.then(|| self.age(now)),
             ttl_left: stored.then(|| self.fresh.saturating_duration_since(now)),
+            stale: stored && now >= self.fresh,
             cost: Some(Cost::ZERO),
             saved: self.cost,
             saved_tokens: self.tokens(),

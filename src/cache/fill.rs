@@ -1,12 +1,15 @@
 //! A miss on its way: ask upstream once, put the answer together, keep it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
+use tokio_util::sync::CancellationToken;
 
 use super::flight::{FlightEvent, FlightSource, Flights, Landed};
+use super::freshness::{Freshness, Verdict, is_fresher, passes};
 use super::key_policy::KeyPolicy;
+use super::refresh::{self, Refreshes};
 use super::removals::Mark;
 use super::space::Space;
 use super::store_policy::StorePolicy;
@@ -14,7 +17,7 @@ use super::tiers::{Found, Tiers};
 use super::{Entry, Labels, Probe};
 use crate::client::LlmClient;
 use crate::env::Env;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::{
     Assembler, CacheControl, ChatChunk, ChatRequest, ChatResponse, ChatStream, Source, StreamEvent, Trace,
 };
@@ -25,6 +28,8 @@ pub(super) struct Shared {
     pub(super) tiers: Tiers,
     pub(super) keys: KeyPolicy,
     pub(super) store: StorePolicy,
+    pub(super) freshness: Freshness,
+    pub(super) refreshes: Refreshes,
 }
 
 /// What a look-up and a miss need.
@@ -32,6 +37,36 @@ pub(super) struct Parts {
     pub(super) inner: Arc<dyn LlmClient>,
     pub(super) shared: Arc<Shared>,
     pub(super) env: Env,
+    /// Ends what runs in the background: the client is shutting down, or its last handle is gone.
+    pub(super) stop: CancellationToken,
+}
+
+/// A stored answer that a call takes.
+pub(super) struct Hit {
+    pub(super) entry: Arc<Entry>,
+    tier: &'static str,
+    /// Whether it is to be asked for again in the background.
+    pub(super) refresh: bool,
+}
+
+impl Hit {
+    /// As a call gives it, at this time.
+    pub(super) fn respond(&self, now: Instant) -> ChatResponse {
+        self.entry.respond(self.entry.saved(Source::Cache(self.tier), now))
+    }
+
+    /// As a stream gives it, at this time.
+    pub(super) fn replay(&self, now: Instant) -> ChatStream {
+        self.entry.replay(self.entry.saved(Source::Cache(self.tier), now))
+    }
+}
+
+/// What is asked upstream.
+pub(super) struct Question {
+    pub(super) request: ChatRequest,
+    pub(super) streaming: bool,
+    /// The entry that is refreshed.
+    pub(super) seen: Option<Arc<Entry>>,
 }
 
 /// When an answer was asked for.
@@ -54,14 +89,67 @@ impl Parts {
         }
     }
 
-    /// A stored answer that this call may take.
-    pub(super) async fn find(&self, space: &Space, probe: &Probe, control: Option<&CacheControl>) -> Option<Found> {
+    /// A stored answer that this call takes without asking.
+    pub(super) async fn find(&self, space: &Space, probe: &Probe, control: Option<&CacheControl>) -> Option<Hit> {
         if control.is_some_and(|control| control.no_cache) {
             return None;
         }
+        let (entry, tier) = self.shared.tiers.find(&self.env, space, probe).await?;
+        let refresh = match self.judge(&entry, probe, control) {
+            Verdict::Serve => false,
+            Verdict::ServeAndRefresh if refresh::is_possible() => true,
+            Verdict::ServeAndRefresh if probe.now() < entry.fresh_until() => false,
+            // The flight looks beyond memory; a call that must not start one has to do so here.
+            Verdict::Ask if control.is_some_and(|control| control.only_if_cached) => {
+                let beyond = self.shared.tiers.find_beyond_memory(&self.env, space, probe);
+                let (entry, tier) = Box::pin(beyond).await?;
+                let takes = self.judge(&entry, probe, control) != Verdict::Ask;
+                return takes.then_some(Hit { entry, tier, refresh: false });
+            }
+            Verdict::ServeAndRefresh | Verdict::Ask => return None,
+        };
+        Some(Hit { entry, tier, refresh })
+    }
+
+    fn judge(&self, entry: &Entry, probe: &Probe, control: Option<&CacheControl>) -> Verdict {
+        self.shared.freshness.judge(entry, control, probe.now(), &self.env)
+    }
+
+    /// What has been stored since this was found missing, or beyond memory, and makes asking needless.
+    async fn stored_meanwhile(&self, space: &Space, probe: &Probe, question: &Question) -> Option<Found> {
+        let control = question.request.extensions.get::<CacheControl>();
+        if question.seen.is_none() && control.is_some_and(|control| control.no_cache) {
+            return None;
+        }
+        let takes = |(entry, _): &Found| match &question.seen {
+            Some(seen) => is_fresher(entry, seen, probe.now()),
+            // Not a stale one: who has joined may take less than who started the flight.
+            None => probe.now() < entry.fresh_until() && self.judge(entry, probe, control) != Verdict::Ask,
+        };
         let found = self.shared.tiers.find(&self.env, space, probe).await?;
-        let max_age = control.and_then(|control| control.max_age);
-        max_age.is_none_or(|max| found.0.age(probe.now()) <= max).then_some(found)
+        if takes(&found) {
+            return Some(found);
+        }
+        self.shared.tiers.find_beyond_memory(&self.env, space, probe).await.filter(takes)
+    }
+
+    /// What this call takes instead of its failure. It is looked up now: it may have been removed since the call began.
+    pub(super) async fn instead_of(&self, error: &Error, request: &ChatRequest) -> Option<(Hit, Instant)> {
+        let freshness = &self.shared.freshness;
+        let control = request.extensions.get::<CacheControl>();
+        if freshness.grace().is_zero() || !passes(error.kind()) || control.is_some_and(|control| control.no_cache) {
+            return None;
+        }
+        let (probe, space) = (self.probe(request), self.space(control).ok()?);
+        let (entry, tier) = self.shared.tiers.find(&self.env, space, &probe).await?;
+        let takes = freshness.consoles(&entry, control, probe.now());
+        takes.then(|| (Hit { entry, tier, refresh: false }, probe.now()))
+    }
+
+    /// How long an answer to this call lives.
+    fn life(&self, space: &Space, control: Option<&CacheControl>) -> Duration {
+        let own = control.and_then(|control| control.ttl);
+        own.unwrap_or_else(|| self.shared.freshness.jittered(space.ttl, &self.env))
     }
 
     fn asked(&self) -> Asked {
@@ -74,28 +162,33 @@ impl Parts {
     async fn land(
         &self,
         probe: &Probe,
-        request: &ChatRequest,
+        question: &Question,
         asked: Asked,
         mut answer: ChatResponse,
         chunks: Vec<Arc<ChatChunk>>,
     ) -> Result<FlightEvent> {
+        let request = &question.request;
         let billed = || self.env.prices().cost(&request.model, answer.usage.as_ref()?);
         let cost = answer.trace().cost.or_else(billed);
         answer.trace_mut().cost = cost;
         let created = self.env.now();
         let control = request.extensions.get::<CacheControl>();
         let space = self.space(control)?;
-        let ttl = control.and_then(|control| control.ttl).unwrap_or(space.ttl);
-        let tags = control.map_or(&[][..], |control| &control.tags);
+        let ttl = self.life(space, control);
+        let given = control.map_or(&[][..], |control| &control.tags).iter().map(String::as_str);
+        let had = question.seen.iter().flat_map(|seen| seen.labels().tags.iter().map(|tag| &**tag));
+        let had = had.filter(|tag| !control.is_some_and(|control| control.tags.iter().any(|given| given == tag)));
         let entry = Entry::new(probe, Arc::clone(answer.completion()), chunks.into(), created, ttl, cost)
-            .with_labels(Labels::new(&request.model).tags(tags))
+            .with_labels(Labels::new(&request.model).tags(given.chain(had)))
+            .with_grace(self.shared.freshness.grace())
             .with_took(created.saturating_duration_since(asked.at));
         let entry = Arc::new(entry);
         let wanted = !control.is_some_and(|control| control.no_store) && !ttl.is_zero();
-        if wanted && self.shared.store.takes(request, answer.completion()) {
+        let kept = wanted && self.shared.store.takes(request, answer.completion());
+        if kept {
             self.shared.tiers.put(&self.env, space, probe, &entry, asked.mark).await;
         }
-        Ok(FlightEvent::Landed(Landed { entry, answer }))
+        Ok(FlightEvent::Landed(Landed { entry, answer, kept }))
     }
 
     pub(super) fn saved(&self, entry: &Entry, source: Source) -> Trace {
@@ -104,27 +197,27 @@ impl Parts {
 }
 
 /// Asks upstream, as a call or as a stream, and keeps the answer.
-pub(super) fn fly(parts: Arc<Parts>, probe: Arc<Probe>, request: ChatRequest, streaming: bool) -> FlightSource {
+pub(super) fn fly(parts: Arc<Parts>, probe: Arc<Probe>, question: Question) -> FlightSource {
     let opening = async move {
-        let control = request.extensions.get::<CacheControl>();
+        let control = question.request.extensions.get::<CacheControl>();
         let space = match parts.space(control) {
             Ok(space) => space,
             Err(error) => return one(Err(error)),
         };
         // Another flight may have landed between our look-up and the start of this one.
-        if let Some((entry, tier)) = parts.find(space, &probe, control).await {
+        if let Some((entry, tier)) = parts.stored_meanwhile(space, &probe, &question).await {
             let answer = entry.respond(parts.saved(&entry, Source::Cache(tier)));
-            return one(Ok(FlightEvent::Landed(Landed { entry, answer })));
+            return one(Ok(FlightEvent::Landed(Landed { entry, answer, kept: true })));
         }
         let asked = parts.asked();
-        if !streaming {
-            return match parts.inner.chat(request.clone()).await {
-                Ok(answer) => one(parts.land(&probe, &request, asked, answer, Vec::new()).await),
+        if !question.streaming {
+            return match parts.inner.chat(question.request.clone()).await {
+                Ok(answer) => one(parts.land(&probe, &question, asked, answer, Vec::new()).await),
                 Err(error) => one(Err(error)),
             };
         }
-        match parts.inner.chat_stream(request.clone()).await {
-            Ok(stream) => follow(parts, (probe, request, asked), stream),
+        match parts.inner.chat_stream(question.request.clone()).await {
+            Ok(stream) => follow(parts, (probe, question, asked), stream),
             Err(error) => one(Err(error)),
         }
     };
@@ -136,7 +229,7 @@ fn one(event: Result<FlightEvent>) -> FlightSource {
 }
 
 /// Passes a stream's chunks on and puts the answer together as they go by.
-fn follow(parts: Arc<Parts>, asked: (Arc<Probe>, ChatRequest, Asked), stream: ChatStream) -> FlightSource {
+fn follow(parts: Arc<Parts>, asked: (Arc<Probe>, Question, Asked), stream: ChatStream) -> FlightSource {
     let state = (parts, asked, stream, Assembler::new(), Vec::new());
     Box::pin(stream::unfold(state, async |(parts, asked, mut stream, mut assembler, mut chunks)| {
         let event = match stream.next().await? {
@@ -150,8 +243,8 @@ fn follow(parts: Arc<Parts>, asked: (Arc<Probe>, ChatRequest, Asked), stream: Ch
                 completion.usage = completion.usage.or(finish.usage);
                 let mut answer = ChatResponse::new(completion);
                 *answer.trace_mut() = finish.trace;
-                let (probe, request, asked) = &asked;
-                parts.land(probe, request, *asked, answer, std::mem::take(&mut chunks)).await
+                let (probe, question, asked) = &asked;
+                parts.land(probe, question, *asked, answer, std::mem::take(&mut chunks)).await
             }
             Err(error) => Err(error),
         };

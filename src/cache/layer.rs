@@ -6,10 +6,12 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use futures_util::stream;
+use tokio_util::sync::DropGuard;
 
 use super::config::Cache;
-use super::fill::{Parts, Shared, fly};
+use super::fill::{Parts, Question, Shared, fly};
 use super::flight::{FlightEvent, Landed, Listener};
+use super::refresh::{self, Refreshes};
 use super::space::Space;
 use super::tiers::Tiers;
 use super::{Probe, Selector};
@@ -82,17 +84,19 @@ fn settings(cache: &Cache) -> String {
     let memory = || format!("memory, {} entries, {}", responses.entries, size(responses.max_bytes));
     let inner = cache.in_memory.then(memory);
     let names: Vec<_> = inner.into_iter().chain(cache.outer.iter().map(|tier| tier.name().to_owned())).collect();
-    format!("{}, ttl {:?}", names.join(" > "), responses.ttl)
+    format!("{}, ttl {:?}{}", names.join(" > "), responses.ttl, cache.freshness.settings())
 }
 
 fn share(cache: Cache) -> Result<Shared> {
-    let Cache { in_memory, namespaces, outer, tier_timeout, keys, store } = cache;
+    let Cache { in_memory, namespaces, outer, tier_timeout, keys, store, freshness } = cache;
+    freshness.check()?;
     if tier_timeout.is_zero() {
         let advice = "give the tier at least a millisecond to answer";
         return Err(Error::config("cache", "tier_timeout", "0s", advice));
     }
     let spaces = namespaces.into_iter().map(|namespace| Space::new(namespace, in_memory)).collect::<Result<_>>()?;
-    Ok(Shared { flights: Arc::default(), tiers: Tiers::new(spaces, outer, tier_timeout), keys, store })
+    let tiers = Tiers::new(spaces, outer, tier_timeout);
+    Ok(Shared { flights: Arc::default(), tiers, keys, store, freshness, refreshes: Refreshes::default() })
 }
 
 /// Bytes for people: `256 MiB`, `100000 bytes`.
@@ -113,6 +117,11 @@ impl CacheLayer {
     /// How often a tier outside memory failed and was passed over.
     pub fn tier_errors(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.tiers.errors())
+    }
+
+    /// How often a refresh was not started because 32 were under way.
+    pub fn skipped_refreshes(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.refreshes.skipped())
     }
 
     /// Forgets entries in every tier; how many, where the tiers can tell. It waits for the tiers as long as they take;
@@ -136,7 +145,9 @@ impl Layer for CacheLayer {
 
     fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>> {
         let shared = self.shared.clone()?;
-        Ok(Arc::new(Cached(Arc::new(Parts { inner, shared, env: env.clone() }))))
+        let stop = env.closing().child_token();
+        let guard = stop.clone().drop_guard();
+        Ok(Arc::new(Cached(Arc::new(Parts { inner, shared, env: env.clone(), stop }), guard)))
     }
 }
 
@@ -146,7 +157,8 @@ impl fmt::Debug for CacheLayer {
     }
 }
 
-struct Cached(Arc<Parts>);
+/// The guard ends the refreshes when this goes.
+struct Cached(Arc<Parts>, #[allow(dead_code, reason = "works when it is dropped")] DropGuard);
 
 fn not_cached() -> Error {
     let text = "only a stored answer was asked for (only_if_cached), and there is none";
@@ -161,8 +173,9 @@ impl fmt::Debug for Cached {
 
 impl Cached {
     fn listen(&self, probe: Probe, request: &ChatRequest, streaming: bool) -> Result<Listener> {
-        let (parts, request) = (Arc::clone(&self.0), request.clone());
-        self.0.shared.flights.join(probe, |probe| fly(parts, probe, request, streaming))
+        let question = Question { request: request.clone(), streaming, seen: None };
+        let parts = Arc::clone(&self.0);
+        self.0.shared.flights.join(probe, |probe| fly(parts, probe, question))
     }
 
     /// Whether a joined flight failed for a reason that was its starter's alone: the starter's deadline.
@@ -178,9 +191,12 @@ impl Cached {
             let leader = listener.is_leader();
             match landed {
                 Ok(landed) if leader => return Ok(landed.answer),
-                Ok(landed) => return Ok(landed.entry.respond(self.trace(leader, &landed))),
+                Ok(landed) => return Ok(landed.entry.respond(trace(&self.0, leader, &landed))),
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let instead = self.0.instead_of(&error, &request).await;
+                    return instead.map(|(hit, now)| hit.respond(now)).ok_or(error);
+                }
             }
         }
     }
@@ -193,13 +209,12 @@ impl Cached {
             match std::future::poll_fn(|cx| listener.poll_event(cx)).await {
                 Ok(first) => return Ok(self.stream(listener, first)),
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let instead = self.0.instead_of(&error, &request).await;
+                    return instead.map(|(hit, now)| hit.replay(now)).ok_or(error);
+                }
             }
         }
-    }
-
-    fn trace(&self, leader: bool, landed: &Landed) -> Trace {
-        if leader { *landed.answer.trace() } else { self.0.saved(&landed.entry, Source::Coalesced) }
     }
 
     /// What a listener hears, as a stream.
@@ -208,9 +223,9 @@ impl Cached {
         let opening = Trace { source, ..Trace::default() };
         if let FlightEvent::Landed(landed) = &first {
             // The flight was a call, not a stream: its answer comes as one chunk.
-            return landed.entry.replay(self.trace(listener.is_leader(), landed));
+            return landed.entry.replay(trace(&self.0, listener.is_leader(), landed));
         }
-        let this = Self(Arc::clone(&self.0));
+        let parts = Arc::clone(&self.0);
         let (mut listener, mut first) = (listener, Some(first));
         ChatStream::new(stream::poll_fn(move |cx| {
             let event = match first.take() {
@@ -221,12 +236,16 @@ impl Cached {
                 FlightEvent::Chunk(chunk) => StreamEvent::Chunk(chunk),
                 FlightEvent::Landed(landed) => {
                     let usage = landed.answer.usage.clone();
-                    StreamEvent::Finish(Box::new(Finish { usage, trace: this.trace(listener.is_leader(), &landed) }))
+                    StreamEvent::Finish(Box::new(Finish { usage, trace: trace(&parts, listener.is_leader(), &landed) }))
                 }
             })))
         }))
         .with_trace(opening)
     }
+}
+
+fn trace(parts: &Parts, leader: bool, landed: &Landed) -> Trace {
+    if leader { *landed.answer.trace() } else { parts.saved(&landed.entry, Source::Coalesced) }
 }
 
 #[async_trait]
@@ -240,7 +259,12 @@ impl LlmClient for Cached {
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {
-            Some((entry, tier)) => Ok(entry.respond(entry.saved(Source::Cache(tier), probe.now()))),
+            Some(hit) => {
+                if hit.refresh {
+                    refresh::start(&self.0, &probe, &request, &hit.entry);
+                }
+                Ok(hit.respond(probe.now()))
+            }
             None if control.is_some_and(|control| control.only_if_cached) => Err(not_cached()),
             // Boxed, so that a hit does not carry the miss's state around.
             None => Box::pin(self.miss(probe, request)).await,
@@ -252,7 +276,12 @@ impl LlmClient for Cached {
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {
-            Some((entry, tier)) => Ok(entry.replay(entry.saved(Source::Cache(tier), probe.now()))),
+            Some(hit) => {
+                if hit.refresh {
+                    refresh::start(&self.0, &probe, &request, &hit.entry);
+                }
+                Ok(hit.replay(probe.now()))
+            }
             None if control.is_some_and(|control| control.only_if_cached) => Err(not_cached()),
             None => Box::pin(self.miss_stream(probe, request)).await,
         }

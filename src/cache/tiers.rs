@@ -81,6 +81,12 @@ impl Tiers {
         Box::pin(self.find_outward(env, space, probe)).await
     }
 
+    /// The same, passing over memory and what it has.
+    pub(super) async fn find_beyond_memory(&self, env: &Env, space: &Space, probe: &Probe) -> Option<Found> {
+        space.memory().filter(|_| !self.outer.is_empty())?;
+        Box::pin(self.find_outward(env, space, probe)).await
+    }
+
     async fn find_outward(&self, env: &Env, space: &Space, probe: &Probe) -> Option<Found> {
         let mark = self.mark();
         for (distance, outer) in self.outer.iter().enumerate() {

@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod cache_freshness;
 mod cache_tiers;
 #[cfg(feature = "disk")]
 mod disk;
