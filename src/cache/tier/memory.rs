@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -14,7 +15,8 @@ use crate::fingerprint::ByFingerprint;
 /// Answers in memory. A hit costs one lookup by fingerprint and one comparison of the request's bytes.
 ///
 /// It holds at most so many entries and at most so many bytes, whichever is reached first; the scan-resistant CLOCK-Pro
-/// of quick_cache decides who goes. An expired entry is never served; it goes when it is asked for or pushed out.
+/// of quick_cache decides who goes. An expired entry is never served; it goes when it is asked for, pushed out or
+/// [swept](Self::sweep): a [`Cache`](crate::cache::Cache) sweeps once a minute at most, when it keeps an answer.
 pub struct Memory {
     entries: Cache<u128, Arc<Entry>, ByBytes, ByFingerprint, DefaultLifecycle<u128, Arc<Entry>>>,
 }
@@ -71,6 +73,11 @@ impl Memory {
     /// Forgets this very entry, if it is still what is kept for its request.
     pub(in crate::cache) fn forget(&self, probe: &Probe, entry: &Arc<Entry>) {
         self.entries.remove_if(&probe.fingerprint(), |stored| Arc::ptr_eq(stored, entry));
+    }
+
+    /// Drops what has expired by now. It looks at every entry, a few tens of nanoseconds each.
+    pub fn sweep(&self, now: Instant) {
+        self.entries.retain(|_, entry| now < entry.expires());
     }
 
     /// Keeps an entry, without waiting.
