@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::freshness::Freshness;
-use super::{CacheTier, KeyPolicy, Namespace, StorePolicy};
+use super::{CacheTier, KeyPolicy, Namespace, Negative, StorePolicy};
 
 /// How answers are cached.
 ///
@@ -23,6 +23,8 @@ pub struct Cache {
     pub(super) keys: KeyPolicy,
     pub(super) store: StorePolicy,
     pub(super) freshness: Freshness,
+    pub(super) negative: Option<Negative>,
+    pub(super) adaptive: Option<(Duration, Duration)>,
 }
 
 impl Cache {
@@ -48,6 +50,8 @@ impl Cache {
             keys: KeyPolicy::default(),
             store: StorePolicy::default(),
             freshness: Freshness::default(),
+            negative: None,
+            adaptive: None,
         }
     }
 
@@ -157,6 +161,26 @@ impl Cache {
     #[must_use]
     pub fn early_refresh(mut self, beta: f64) -> Self {
         self.freshness.early = beta;
+        self
+    }
+
+    /// Remembers failures of chosen kinds for a short time, and gives them again without asking upstream. None unless set.
+    #[must_use]
+    pub fn negative(mut self, negative: Negative) -> Self {
+        self.negative = Some(negative);
+        self
+    }
+
+    /// Lets lives follow the demand, between these bounds, `min` more than zero and at most `max`. Off unless set.
+    ///
+    /// A key's first life is the time to live of its namespace, within the bounds. When an answer is stored for it again,
+    /// its life doubles if four hits or more came in the life before, and halves if none came; one to three leave it. As
+    /// in binary exponential back-off, a few steps reach either bound, and one odd life is undone by the next. Jitter is
+    /// taken off afterwards; a life that a call asked for itself stays as it is. What is asked for most is then served
+    /// longest, up to `max`: choose it as long as any answer may be trusted. 16,384 keys are known by their lives.
+    #[must_use]
+    pub fn adaptive_ttl(mut self, min: Duration, max: Duration) -> Self {
+        self.adaptive = Some((min, max));
         self
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::adaptive::Life;
 use super::payload::Payload;
 use super::selector::Labels;
 use super::{CacheKey, Probe, canonical};
@@ -20,6 +21,7 @@ pub struct Entry {
     expires: Instant,
     took: Duration,
     cost: Option<Cost>,
+    life: OnceLock<Arc<Life>>,
 }
 
 impl Entry {
@@ -49,6 +51,7 @@ impl Entry {
             expires: fresh,
             took: Duration::ZERO,
             cost: None,
+            life: OnceLock::new(),
         }
     }
 
@@ -78,6 +81,11 @@ impl Entry {
     pub fn with_cost(mut self, cost: Option<Cost>) -> Self {
         self.cost = cost;
         self
+    }
+
+    /// The life of its key that this entry is, once known.
+    pub(super) fn life(&self) -> &OnceLock<Arc<Life>> {
+        &self.life
     }
 
     /// Whether it was stored for exactly this request and has not expired; it may be stale.

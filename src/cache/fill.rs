@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
+use super::adaptive::{Adaptive, Life};
 use super::flight::{FlightEvent, FlightSource, Flights, Landed};
-use super::freshness::{Freshness, Verdict, is_fresher, passes};
+use super::freshness::{Freshness, Verdict, is_fresher, keeps, passes};
 use super::key_policy::KeyPolicy;
 use super::refresh::{self, Refreshes};
 use super::removals::Mark;
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) store: StorePolicy,
     pub(super) freshness: Freshness,
     pub(super) refreshes: Refreshes,
+    pub(super) adaptive: Option<Adaptive>,
 }
 
 /// What a look-up and a miss need.
@@ -108,6 +110,9 @@ impl Parts {
             }
             Verdict::ServeAndRefresh | Verdict::Ask => return None,
         };
+        if let Some(adaptive) = &self.shared.adaptive {
+            adaptive.hit(probe, &entry);
+        }
         Some(Hit { entry, tier, refresh })
     }
 
@@ -146,10 +151,24 @@ impl Parts {
         takes.then(|| (Hit { entry, tier, refresh: false }, probe.now()))
     }
 
-    /// How long an answer to this call lives.
-    fn life(&self, space: &Space, control: Option<&CacheControl>) -> Duration {
-        let own = control.and_then(|control| control.ttl);
-        own.unwrap_or_else(|| self.shared.freshness.jittered(space.ttl, &self.env))
+    /// How long an answer to this call lives, and the life of its key that begins with it.
+    fn life(&self, space: &Space, probe: &Probe, control: Option<&CacheControl>) -> (Duration, Option<Arc<Life>>) {
+        if let Some(own) = control.and_then(|control| control.ttl) {
+            return (own, None);
+        }
+        let life = self.shared.adaptive.as_ref().map(|adaptive| adaptive.next(probe, space.ttl));
+        let length = life.as_ref().map_or(space.ttl, |life| life.length());
+        (self.shared.freshness.jittered(length, &self.env), life)
+    }
+
+    /// The call failed upstream: remember it if it is to be remembered.
+    fn failed(&self, probe: &Probe, question: &Question, asked: Asked, error: Error) -> Error {
+        let control = question.request.extensions.get::<CacheControl>();
+        if control.is_none_or(keeps) {
+            let labels = labels(question, control);
+            self.shared.tiers.failed(probe, labels, &error, self.env.now(), asked.mark);
+        }
+        error
     }
 
     fn asked(&self) -> Asked {
@@ -174,18 +193,18 @@ impl Parts {
         let created = self.env.now();
         let control = request.extensions.get::<CacheControl>();
         let space = self.space(control)?;
-        let ttl = self.life(space, control);
-        let given = control.map_or(&[][..], |control| &control.tags).iter().map(String::as_str);
-        let had = question.seen.iter().flat_map(|seen| seen.labels().tags.iter().map(|tag| &**tag));
-        let had = had.filter(|tag| !control.is_some_and(|control| control.tags.iter().any(|given| given == tag)));
+        let (ttl, life) = self.life(space, probe, control);
         let entry = Entry::new(probe, Arc::clone(answer.completion()), chunks.into(), created, ttl, cost)
-            .with_labels(Labels::new(&request.model).tags(given.chain(had)))
+            .with_labels(labels(question, control))
             .with_grace(self.shared.freshness.grace())
             .with_took(created.saturating_duration_since(asked.at));
         let entry = Arc::new(entry);
-        let wanted = !control.is_some_and(|control| control.no_store) && !ttl.is_zero();
-        let kept = wanted && self.shared.store.takes(request, answer.completion());
+        let kept = control.is_none_or(keeps) && self.shared.store.takes(request, answer.completion());
         if kept {
+            if let (Some(adaptive), Some(life)) = (&self.shared.adaptive, life) {
+                let _ = entry.life().set(Arc::clone(&life));
+                adaptive.began(probe, life);
+            }
             self.shared.tiers.put(&self.env, space, probe, &entry, asked.mark).await;
         }
         Ok(FlightEvent::Landed(Landed { entry, answer, kept }))
@@ -194,6 +213,14 @@ impl Parts {
     pub(super) fn saved(&self, entry: &Entry, source: Source) -> Trace {
         entry.saved(source, self.env.now())
     }
+}
+
+/// What the answer can be selected by: its model, the tags of the call, and those of the entry it replaces.
+fn labels(question: &Question, control: Option<&CacheControl>) -> Labels {
+    let given = control.map_or(&[][..], |control| &control.tags).iter().map(String::as_str);
+    let had = question.seen.iter().flat_map(|seen| seen.labels().tags.iter().map(|tag| &**tag));
+    let had = had.filter(|tag| !control.is_some_and(|control| control.tags.iter().any(|given| given == tag)));
+    Labels::new(&question.request.model).tags(given.chain(had))
 }
 
 /// Asks upstream, as a call or as a stream, and keeps the answer.
@@ -209,16 +236,22 @@ pub(super) fn fly(parts: Arc<Parts>, probe: Arc<Probe>, question: Question) -> F
             let answer = entry.respond(parts.saved(&entry, Source::Cache(tier)));
             return one(Ok(FlightEvent::Landed(Landed { entry, answer, kept: true })));
         }
+        // A refresh is there to find out; so is a call that takes nothing stored.
+        let believes = question.seen.is_none() && !control.is_some_and(|control| control.no_cache);
+        let max_age = control.and_then(|control| control.max_age);
+        if believes && let Some(error) = parts.shared.tiers.failure(&probe, max_age) {
+            return one(Err(error));
+        }
         let asked = parts.asked();
         if !question.streaming {
             return match parts.inner.chat(question.request.clone()).await {
                 Ok(answer) => one(parts.land(&probe, &question, asked, answer, Vec::new()).await),
-                Err(error) => one(Err(error)),
+                Err(error) => one(Err(parts.failed(&probe, &question, asked, error))),
             };
         }
         match parts.inner.chat_stream(question.request.clone()).await {
             Ok(stream) => follow(parts, (probe, question, asked), stream),
-            Err(error) => one(Err(error)),
+            Err(error) => one(Err(parts.failed(&probe, &question, asked, error))),
         }
     };
     Box::pin(stream::once(opening).flatten())
@@ -246,7 +279,10 @@ fn follow(parts: Arc<Parts>, asked: (Arc<Probe>, Question, Asked), stream: ChatS
                 let (probe, question, asked) = &asked;
                 parts.land(probe, question, *asked, answer, std::mem::take(&mut chunks)).await
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                let (probe, question, asked) = &asked;
+                Err(parts.failed(probe, question, *asked, error))
+            }
         };
         Some((event, (parts, asked, stream, assembler, chunks)))
     }))

@@ -154,7 +154,7 @@ fn is_young_enough(entry: &Entry, control: &CacheControl, now: Instant) -> bool 
 }
 
 /// Whether an answer that this call asked for would be kept.
-fn keeps(control: &CacheControl) -> bool {
+pub(super) fn keeps(control: &CacheControl) -> bool {
     !control.no_store && control.ttl.is_none_or(|ttl| !ttl.is_zero())
 }
 

@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use futures_util::stream;
 use tokio_util::sync::DropGuard;
 
+use super::adaptive::Adaptive;
 use super::config::Cache;
 use super::fill::{Parts, Question, Shared, fly};
 use super::flight::{FlightEvent, Landed, Listener};
+use super::negative::Failures;
 use super::refresh::{self, Refreshes};
 use super::space::Space;
 use super::tiers::Tiers;
@@ -84,19 +86,25 @@ fn settings(cache: &Cache) -> String {
     let memory = || format!("memory, {} entries, {}", responses.entries, size(responses.max_bytes));
     let inner = cache.in_memory.then(memory);
     let names: Vec<_> = inner.into_iter().chain(cache.outer.iter().map(|tier| tier.name().to_owned())).collect();
-    format!("{}, ttl {:?}{}", names.join(" > "), responses.ttl, cache.freshness.settings())
+    let freshness = cache.freshness.settings();
+    let adaptive = cache.adaptive.map_or_else(String::new, |(min, max)| format!(", adaptive {min:?} to {max:?}"));
+    let negative = cache.negative.as_ref().map_or("", |_| ", negative");
+    format!("{}, ttl {:?}{adaptive}{freshness}{negative}", names.join(" > "), responses.ttl)
 }
 
 fn share(cache: Cache) -> Result<Shared> {
-    let Cache { in_memory, namespaces, outer, tier_timeout, keys, store, freshness } = cache;
+    let Cache { in_memory, namespaces, outer, tier_timeout, keys, store, freshness, negative, adaptive } = cache;
     freshness.check()?;
     if tier_timeout.is_zero() {
         let advice = "give the tier at least a millisecond to answer";
         return Err(Error::config("cache", "tier_timeout", "0s", advice));
     }
     let spaces = namespaces.into_iter().map(|namespace| Space::new(namespace, in_memory)).collect::<Result<_>>()?;
-    let tiers = Tiers::new(spaces, outer, tier_timeout);
-    Ok(Shared { flights: Arc::default(), tiers, keys, store, freshness, refreshes: Refreshes::default() })
+    let failures = negative.map(Failures::new).transpose()?;
+    let tiers = Tiers::new(spaces, outer, tier_timeout).with_failures(failures);
+    let adaptive = adaptive.map(|(min, max)| Adaptive::new(min, max)).transpose()?;
+    let refreshes = Refreshes::default();
+    Ok(Shared { flights: Arc::default(), tiers, keys, store, freshness, refreshes, adaptive })
 }
 
 /// Bytes for people: `256 MiB`, `100000 bytes`.

@@ -10,6 +10,7 @@
 //! the process; use [`Probe::key`] when it leaves it. Never return an entry that was stored for other bytes, and none
 //! whose [`Entry::expires`] has passed. Errors are counted and passed over: a cache never fails a call.
 
+mod adaptive;
 mod breaker;
 mod canonical;
 mod config;
@@ -24,6 +25,7 @@ mod key;
 mod key_policy;
 mod layer;
 mod namespace;
+mod negative;
 mod payload;
 mod refresh;
 mod removals;
@@ -46,6 +48,7 @@ pub use key::{CacheKey, Probe};
 pub use key_policy::KeyPolicy;
 pub use layer::CacheLayer;
 pub use namespace::Namespace;
+pub use negative::Negative;
 pub use payload::{Payload, StoredValue, StoredVector};
 pub use selector::{Labels, Selector};
 pub use store_policy::StorePolicy;

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
 use super::breaker::Breaker;
 use super::guard::guarded;
+use super::negative::Failures;
 use super::removals::{Mark, Removals};
 use super::space::Space;
-use super::{CacheTier, Entry, Probe, Selector};
+use super::{CacheTier, Entry, Labels, Probe, Selector};
 use crate::env::Env;
 use crate::error::{Error, Result};
 
@@ -23,6 +24,7 @@ pub(super) struct Tiers {
     limit: Duration,
     errors: AtomicU64,
     removals: Removals,
+    failures: Option<Failures>,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,25 @@ pub(super) type Found = (Arc<Entry>, &'static str);
 impl Tiers {
     pub(super) fn new(spaces: Vec<Space>, outer: Vec<Arc<dyn CacheTier>>, limit: Duration) -> Self {
         let outer = outer.into_iter().map(|tier| Outer { tier, breaker: Breaker::default() }).collect();
-        Self { spaces, outer, limit, errors: AtomicU64::new(0), removals: Removals::default() }
+        Self { spaces, outer, limit, errors: AtomicU64::new(0), removals: Removals::default(), failures: None }
+    }
+
+    /// That remember failures.
+    pub(super) fn with_failures(mut self, failures: Option<Failures>) -> Self {
+        self.failures = failures;
+        self
+    }
+
+    /// How this request failed lately, no longer ago than this.
+    pub(super) fn failure(&self, probe: &Probe, max_age: Option<Duration>) -> Option<Error> {
+        self.failures.as_ref()?.find(probe, max_age)
+    }
+
+    /// Remembers how this request failed, if such failures are remembered, unless it was removed since the mark.
+    pub(super) fn failed(&self, probe: &Probe, labels: Labels, error: &Error, now: Instant, mark: Mark) {
+        if let Some(failures) = &self.failures {
+            failures.keep(probe, labels, error, now, (&self.removals, mark));
+        }
     }
 
     /// The namespace of answers.
@@ -102,6 +122,10 @@ impl Tiers {
 
     /// Keeps an entry in every tier, unless it was removed since the mark.
     pub(super) async fn put(&self, env: &Env, space: &Space, probe: &Probe, entry: &Arc<Entry>, mark: Mark) {
+        if let Some(failures) = &self.failures {
+            failures.forget(probe);
+        }
+        space.sweep(entry.created());
         self.put_within(env, self.outer.len(), (space, probe), entry, mark).await;
     }
 
@@ -167,6 +191,9 @@ impl Tiers {
                 Ok(count) => removed += count,
                 Err(error) => failed = failed.or(Some(error)),
             }
+        }
+        if let Some(failures) = &self.failures {
+            failures.memory.remove(selector).await?;
         }
         for memory in self.spaces.iter().filter_map(Space::used_memory) {
             removed += memory.remove(selector).await?;

@@ -8,7 +8,9 @@
 )]
 
 mod architecture;
+mod cache_adaptive;
 mod cache_freshness;
+mod cache_negative;
 mod cache_tiers;
 #[cfg(feature = "disk")]
 mod disk;
