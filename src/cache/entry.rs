@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::adaptive::Life;
 use super::payload::Payload;
+use super::predict::Pace;
 use super::selector::Labels;
 use super::{CacheKey, Probe, canonical};
 use crate::types::{ChatChunk, ChatCompletion, ChatResponse, ChatStream, Cost, Finish, Source, Trace, Usage};
@@ -22,6 +23,7 @@ pub struct Entry {
     took: Duration,
     cost: Option<Cost>,
     life: OnceLock<Arc<Life>>,
+    pace: OnceLock<Arc<Pace>>,
 }
 
 impl Entry {
@@ -52,6 +54,7 @@ impl Entry {
             took: Duration::ZERO,
             cost: None,
             life: OnceLock::new(),
+            pace: OnceLock::new(),
         }
     }
 
@@ -86,6 +89,11 @@ impl Entry {
     /// The life of its key that this entry is, once known.
     pub(super) fn life(&self) -> &OnceLock<Arc<Life>> {
         &self.life
+    }
+
+    /// The rhythm of its key, once known.
+    pub(super) fn pace(&self) -> &OnceLock<Arc<Pace>> {
+        &self.pace
     }
 
     /// Whether it was stored for exactly this request and has not expired; it may be stale.

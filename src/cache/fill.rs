@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::adaptive::{Adaptive, Life};
 use super::flight::{FlightEvent, FlightSource, Flights, Landed};
-use super::freshness::{Freshness, Verdict, is_fresher, keeps, passes};
+use super::freshness::{Freshness, Verdict, is_fresher, keeps, passes, refreshes};
 use super::key_policy::KeyPolicy;
+use super::predict::Predict;
 use super::refresh::{self, Refreshes};
 use super::removals::Mark;
 use super::space::Space;
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) freshness: Freshness,
     pub(super) refreshes: Refreshes,
     pub(super) adaptive: Option<Adaptive>,
+    pub(super) predict: Option<Predict>,
 }
 
 /// What a look-up and a miss need.
@@ -97,7 +99,7 @@ impl Parts {
             return None;
         }
         let (entry, tier) = self.shared.tiers.find(&self.env, space, probe).await?;
-        let refresh = match self.judge(&entry, probe, control) {
+        let mut refresh = match self.judge(&entry, probe, control) {
             Verdict::Serve => false,
             Verdict::ServeAndRefresh if refresh::is_possible() => true,
             Verdict::ServeAndRefresh if probe.now() < entry.fresh_until() => false,
@@ -112,6 +114,9 @@ impl Parts {
         };
         if let Some(adaptive) = &self.shared.adaptive {
             adaptive.hit(probe, &entry);
+        }
+        if let Some(predict) = &self.shared.predict {
+            refresh |= predict.hit(probe, &entry) && control.is_none_or(refreshes) && refresh::is_possible();
         }
         Some(Hit { entry, tier, refresh })
     }
@@ -204,6 +209,9 @@ impl Parts {
             if let (Some(adaptive), Some(life)) = (&self.shared.adaptive, life) {
                 let _ = entry.life().set(Arc::clone(&life));
                 adaptive.began(probe, life);
+            }
+            if let Some(predict) = &self.shared.predict {
+                predict.stored(probe, &entry, question.seen.is_none());
             }
             self.shared.tiers.put(&self.env, space, probe, &entry, asked.mark).await;
         }

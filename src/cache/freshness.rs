@@ -9,7 +9,7 @@
 //! | `no_cache` | any | asks upstream; a failure is told, whatever is stored |
 //! | `max_age` | older than that | asks upstream; a failure is told, unless something younger has come meanwhile |
 //! | any | fresh | served |
-//! | any | fresh, near its end (`early_refresh`) | served, and a refresh starts in the background |
+//! | any | fresh, near its end (`early_refresh`, `predict`) | served, and a refresh starts in the background |
 //! | `max_stale` | staler than that | asks upstream; a failure is told |
 //! | any | staleness < SWR | served stale, and a refresh starts in the background |
 //! | `max_stale` | staleness <= that | served stale, nothing is asked |
@@ -115,7 +115,7 @@ impl Freshness {
         if !control.is_none_or(|control| is_young_enough(entry, control, now)) {
             return Verdict::Ask;
         }
-        let refreshes = || control.is_none_or(|control| !control.only_if_cached && keeps(control));
+        let refreshes = || control.is_none_or(refreshes);
         let Some(staleness) = now.checked_duration_since(entry.fresh_until()) else {
             let early = self.early > 0.0 && refreshes() && self.is_early(entry, now, env);
             return if early { Verdict::ServeAndRefresh } else { Verdict::Serve };
@@ -151,6 +151,11 @@ impl Freshness {
 
 fn is_young_enough(entry: &Entry, control: &CacheControl, now: Instant) -> bool {
     !control.no_cache && control.max_age.is_none_or(|max| entry.age(now) <= max)
+}
+
+/// Whether this call may have an answer asked for in the background.
+pub(super) fn refreshes(control: &CacheControl) -> bool {
+    !control.only_if_cached && keeps(control)
 }
 
 /// Whether an answer that this call asked for would be kept.

@@ -13,6 +13,7 @@ use super::config::Cache;
 use super::fill::{Parts, Question, Shared, fly};
 use super::flight::{FlightEvent, Landed, Listener};
 use super::negative::Failures;
+use super::predict::Predict;
 use super::refresh::{self, Refreshes};
 use super::space::Space;
 use super::tiers::Tiers;
@@ -33,6 +34,10 @@ use crate::types::{
 /// find it asks for once; everybody who asks the same meanwhile gets the same answer. Complete answers are kept
 /// (`stop`, `tool_calls`), sampled ones too; cut, filtered, refused and empty ones are passed on and not kept.
 /// Embeddings pass through. A call's [`CacheControl`](crate::types::CacheControl) says otherwise for that call.
+///
+/// What is no longer fresh is asked for anew, unless [`Cache::stale_while_revalidate`] or [`Cache::stale_if_error`] allows
+/// it to be served stale, or the call's own `max_stale`; [`Trace::stale`] tells. Refreshes in the background are tasks on
+/// [`Env::tasks`]; they end with [`Env::closing`], and with the client this layer made.
 ///
 /// # Where it sits
 /// [`Slot::Cache`](crate::Slot::Cache): inside History, because the final prompt is the key; outside Retry and Schedule,
@@ -89,11 +94,13 @@ fn settings(cache: &Cache) -> String {
     let freshness = cache.freshness.settings();
     let adaptive = cache.adaptive.map_or_else(String::new, |(min, max)| format!(", adaptive {min:?} to {max:?}"));
     let negative = cache.negative.as_ref().map_or("", |_| ", negative");
-    format!("{}, ttl {:?}{adaptive}{freshness}{negative}", names.join(" > "), responses.ttl)
+    let predict = if cache.predicted > 0 { ", predict" } else { "" };
+    format!("{}, ttl {:?}{adaptive}{freshness}{predict}{negative}", names.join(" > "), responses.ttl)
 }
 
 fn share(cache: Cache) -> Result<Shared> {
-    let Cache { in_memory, namespaces, outer, tier_timeout, keys, store, freshness, negative, adaptive } = cache;
+    let Cache { in_memory, namespaces, outer, tier_timeout, keys, store, freshness, negative, adaptive, predicted } =
+        cache;
     freshness.check()?;
     if tier_timeout.is_zero() {
         let advice = "give the tier at least a millisecond to answer";
@@ -104,7 +111,8 @@ fn share(cache: Cache) -> Result<Shared> {
     let tiers = Tiers::new(spaces, outer, tier_timeout).with_failures(failures);
     let adaptive = adaptive.map(|(min, max)| Adaptive::new(min, max)).transpose()?;
     let refreshes = Refreshes::default();
-    Ok(Shared { flights: Arc::default(), tiers, keys, store, freshness, refreshes, adaptive })
+    let predict = (predicted > 0).then(|| Predict::new(predicted));
+    Ok(Shared { flights: Arc::default(), tiers, keys, store, freshness, refreshes, adaptive, predict })
 }
 
 /// Bytes for people: `256 MiB`, `100000 bytes`.

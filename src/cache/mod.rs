@@ -27,6 +27,7 @@ mod layer;
 mod namespace;
 mod negative;
 mod payload;
+mod predict;
 mod refresh;
 mod removals;
 mod selector;

@@ -11,6 +11,7 @@ mod architecture;
 mod cache_adaptive;
 mod cache_freshness;
 mod cache_negative;
+mod cache_predict;
 mod cache_tiers;
 #[cfg(feature = "disk")]
 mod disk;
