@@ -55,11 +55,13 @@ pub(super) struct Hit {
 
 impl Hit {
     /// As a call gives it, at this time.
+    #[inline]
     pub(super) fn respond(&self, now: Instant) -> ChatResponse {
         self.entry.respond(self.entry.saved(Source::Cache(self.tier), now))
     }
 
     /// As a stream gives it, at this time.
+    #[inline]
     pub(super) fn replay(&self, now: Instant) -> ChatStream {
         self.entry.replay(self.entry.saved(Source::Cache(self.tier), now))
     }
@@ -121,6 +123,7 @@ impl Parts {
         Some(Hit { entry, tier, refresh })
     }
 
+    #[inline]
     fn judge(&self, entry: &Entry, probe: &Probe, control: Option<&CacheControl>) -> Verdict {
         self.shared.freshness.judge(entry, control, probe.now(), &self.env)
     }

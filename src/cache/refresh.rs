@@ -88,6 +88,7 @@ pub(super) fn is_possible() -> bool {
 
 /// Asks again for what this entry answers, in the background: unless somebody is asking already, it failed just now, too
 /// many are being asked for, or the client is shutting down.
+#[cold]
 pub(super) fn start(parts: &Arc<Parts>, probe: &Probe, request: &ChatRequest, seen: &Arc<Entry>) {
     let refreshes = &parts.shared.refreshes;
     let fingerprint = probe.fingerprint();
