@@ -559,6 +559,41 @@ async fn early_refreshes_keep_a_busy_key_from_expiring() {
     assert!((1_990..).contains(&hits) && (20..40).contains(&refreshed), "{hits} hits, {refreshed} refreshes");
 }
 
+/// Hits, misses, refreshes and cancelled callers of three keys on several threads: nobody hangs, nothing is left over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_hangs_while_refreshes_and_callers_come_and_go() {
+    let words = Reply::words((0..5).map(|n| n.to_string()));
+    let upstream = Arc::new(Scripted::new().always_reply(words).chunk_gap(Duration::from_micros(200)));
+    let cache = Cache::memory(10).ttl(Duration::from_millis(1)).stale_while_revalidate(Duration::from_millis(3));
+    let layer = CacheLayer::from(cache.early_refresh(1.0).predict(10));
+    let client = wrap(&upstream, layer.clone());
+    let mut random = fastrand::Rng::with_seed(7);
+    let tasks: Vec<_> = (0..3_000)
+        .map(|_| {
+            let (client, streaming, leaves) = (client.clone(), random.bool(), random.bool());
+            let request = ChatRequest::new("m").user(format!("{}", random.u32(0..3)));
+            let (delay, patience) = (random.u64(0..40_000), random.u64(0..1_500));
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_micros(delay)).await;
+                let answer = ask(&client, request, streaming);
+                if leaves {
+                    let _ = tokio::time::timeout(Duration::from_micros(patience), answer).await;
+                } else {
+                    let answer = answer.await.unwrap();
+                    assert_eq!(answer.text(), "01234");
+                    return usize::from(answer.trace().stale);
+                }
+                0
+            })
+        })
+        .collect();
+    let all = futures_util::future::join_all(tasks);
+    let ended = tokio::time::timeout(seconds(60), all).await.expect("somebody hangs");
+    assert!(ended.into_iter().map(|stale| stale.unwrap()).sum::<usize>() > 0);
+    tokio::time::timeout(seconds(60), client.shutdown()).await.expect("a refresh hangs");
+    assert_eq!((layer.open_flights(), upstream.active()), (0, 0));
+}
+
 #[test]
 fn settings_that_make_no_sense_are_refused() {
     let refused = |cache: Cache| {
