@@ -134,6 +134,7 @@ struct Inner {
     usage: Option<Usage>,
     rate_limits: Option<RateLimits>,
     attempts: u32,
+    remembered: bool,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -164,6 +165,7 @@ impl Error {
             usage: None,
             rate_limits: None,
             attempts: 0,
+            remembered: false,
             source: None,
         }))
     }
@@ -228,6 +230,11 @@ impl Error {
         self.edit(|e| e.attempts = attempts)
     }
 
+    /// The same failure, given again without asking: this time nothing was sent and nothing used.
+    pub(crate) fn remembered(self) -> Self {
+        self.edit(|e| *e = Inner { remembered: true, attempts: 0, usage: None, rate_limits: None, ..e.clone() })
+    }
+
     /// Adds the underlying error. Reached through [`std::error::Error::source`], never printed here.
     #[must_use]
     pub fn with_source(self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -287,6 +294,11 @@ impl Error {
         self.0.rate_limits.as_ref()
     }
 
+    /// Whether the cache remembered it from an earlier call ([`Negative`](crate::cache::Negative)): nothing was asked.
+    pub fn is_remembered(&self) -> bool {
+        self.0.remembered
+    }
+
     /// How many attempts were made upstream before giving up; 0 when no layer counted them.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
@@ -311,6 +323,9 @@ impl fmt::Display for Error {
         }
         if e.attempts > 1 {
             write!(f, " [after {} attempts]", e.attempts)?;
+        }
+        if e.remembered {
+            write!(f, " [remembered]")?;
         }
         Ok(())
     }

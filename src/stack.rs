@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
+use tokio_util::sync::DropGuard;
 
 use crate::cache::CacheLayer;
 use crate::client::{ClientInfo, LlmClient};
@@ -48,6 +49,8 @@ struct Inner {
     stats: Arc<Stats>,
     env: Env,
     gate: Arc<Gate>,
+    /// Background work ends with the last handle.
+    _closing: DropGuard,
 }
 
 /// Builds an [`OptimizedClient`]. Nothing but the client is mandatory, and the order of the calls does not matter: each
@@ -297,7 +300,8 @@ impl Builder {
         let line = |placed: &Placed| (placed.slot, placed.layer.name(), placed.layer.settings());
         let lines = self.layers.iter().map(line).collect();
         let gate = Arc::new(Gate::default());
-        Ok(OptimizedClient(Arc::new(Inner { outermost: client, lines, stats, env: self.env, gate })))
+        let _closing = self.env.closing().clone().drop_guard();
+        Ok(OptimizedClient(Arc::new(Inner { outermost: client, lines, stats, env: self.env, gate, _closing })))
     }
 }
 

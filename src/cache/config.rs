@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CacheTier, Fleet, KeyPolicy, Namespace, StorePolicy};
+use super::freshness::Freshness;
+use super::{CacheTier, Fleet, KeyPolicy, Namespace, Negative, StorePolicy};
 
 /// How answers are cached.
 ///
@@ -23,6 +24,10 @@ pub struct Cache {
     pub(super) tier_timeout: Duration,
     pub(super) keys: KeyPolicy,
     pub(super) store: StorePolicy,
+    pub(super) freshness: Freshness,
+    pub(super) negative: Option<Negative>,
+    pub(super) adaptive: Option<(Duration, Duration)>,
+    pub(super) predicted: usize,
 }
 
 impl Cache {
@@ -49,6 +54,10 @@ impl Cache {
             tier_timeout: Duration::from_millis(100),
             keys: KeyPolicy::default(),
             store: StorePolicy::default(),
+            freshness: Freshness::default(),
+            negative: None,
+            adaptive: None,
+            predicted: 0,
         }
     }
 
@@ -138,6 +147,83 @@ impl Cache {
     #[must_use]
     pub fn max_bytes(mut self, max: u64) -> Self {
         self.responses().max_bytes = max;
+        self
+    }
+
+    /// By up to which share an entry's life is shortened at random, from 0 to 0.5, so that what was stored together does
+    /// not expire together; never lengthened. 0.1 unless set: enough to spread a burst over minutes of an hour's life. A
+    /// life that a call asked for itself ([`CacheControl::ttl`](crate::types::CacheControl::ttl)) is kept as it is.
+    #[must_use]
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.freshness.jitter = share;
+        self
+    }
+
+    /// For how long after its life an answer is still served, stale, while one refresh per key runs in the background
+    /// (RFC 5861, section 3). Zero, which is off, unless set.
+    ///
+    /// The refresh is the upstream call that a miss would make: misses join it. It has low priority and no deadline, but
+    /// gives up after ten times what the answer took, at least a minute; 32 run at a time, further ones wait for the next
+    /// hit. One that fails leaves the stale answer in place, and its key alone for a second, then two, up to a minute. It
+    /// ends with [`shutdown`](crate::OptimizedClient::shutdown) and with the last handle. Without a tokio runtime at hand
+    /// a call asks by itself. [`Trace::stale`](crate::types::Trace::stale) tells a caller.
+    #[must_use]
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.freshness.while_revalidate = window;
+        self
+    }
+
+    /// For how long after its life an answer is still served, stale, when asking upstream failed in a way that passes
+    /// (RFC 5861, section 4): `Server`, `Network`, `Timeout`, `Truncated`, `Decode`, `RateLimited`, `Overloaded`,
+    /// `Deadline`. Never when the request is at fault, access is refused or the quota is used up. Zero, which is off,
+    /// unless set.
+    ///
+    /// Each call asks first, so a provider that hangs is waited for: set timeouts. A limit outside the cache, such as the
+    /// stack's own deadline, ends the call before the stale answer can be given.
+    #[must_use]
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.freshness.if_error = window;
+        self
+    }
+
+    /// Refreshes an answer in the background before its life ends, at a moment drawn anew for each hit: the nearer the
+    /// end, the longer the answer took to make and the larger `beta`, the likelier (XFetch; Vattani, Chierichetti and
+    /// Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", 2015). So an answer that is asked for often hardly
+    /// ever expires, and one that is asked for rarely is not refreshed in vain. 0, which is off, unless set; 1 is
+    /// recommended; at most 100.
+    #[must_use]
+    pub fn early_refresh(mut self, beta: f64) -> Self {
+        self.freshness.early = beta;
+        self
+    }
+
+    /// Remembers failures of chosen kinds for a short time, and gives them again without asking upstream. None unless set.
+    #[must_use]
+    pub fn negative(mut self, negative: Negative) -> Self {
+        self.negative = Some(negative);
+        self
+    }
+
+    /// Lets lives follow the demand, between these bounds, `min` more than zero and at most `max`. Off unless set.
+    ///
+    /// A key's first life is the time to live of its namespace, within the bounds. When an answer is stored for it again,
+    /// its life doubles if four hits or more came in the life before, and halves if none came; one to three leave it. As
+    /// in binary exponential back-off, a few steps reach either bound, and one odd life is undone by the next. Jitter is
+    /// taken off afterwards; a life that a call asked for itself stays as it is. What is asked for most is then served
+    /// longest, up to `max`: choose it as long as any answer may be trusted. 16,384 keys are known by their lives.
+    #[must_use]
+    pub fn adaptive_ttl(mut self, min: Duration, max: Duration) -> Self {
+        self.adaptive = Some((min, max));
+        self
+    }
+
+    /// Follows the rhythm in which keys are asked for, of at most so many keys, and refreshes an answer in the background
+    /// when its next call is expected after its life: the last hit of a life then starts the refresh, and the next call
+    /// finds it done. A key counts once four gaps between its calls are known and two of their mean fit into a life. 0,
+    /// which is off, unless set; a thousand keys take about 150 KB. A key nobody asks for again costs one call in vain.
+    #[must_use]
+    pub fn predict(mut self, keys: usize) -> Self {
+        self.predicted = keys;
         self
     }
 }

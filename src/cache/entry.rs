@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::adaptive::Life;
 use super::payload::Payload;
+use super::predict::Pace;
 use super::selector::Labels;
 use super::{CacheKey, Probe, canonical};
 use crate::types::{ChatChunk, ChatCompletion, ChatResponse, ChatStream, Cost, Finish, Source, Trace, Usage};
@@ -20,6 +22,8 @@ pub struct Entry {
     expires: Instant,
     took: Duration,
     cost: Option<Cost>,
+    life: OnceLock<Arc<Life>>,
+    pace: OnceLock<Arc<Pace>>,
 }
 
 impl Entry {
@@ -49,6 +53,8 @@ impl Entry {
             expires: fresh,
             took: Duration::ZERO,
             cost: None,
+            life: OnceLock::new(),
+            pace: OnceLock::new(),
         }
     }
 
@@ -78,6 +84,16 @@ impl Entry {
     pub fn with_cost(mut self, cost: Option<Cost>) -> Self {
         self.cost = cost;
         self
+    }
+
+    /// The life of its key that this entry is, once known.
+    pub(super) fn life(&self) -> &OnceLock<Arc<Life>> {
+        &self.life
+    }
+
+    /// The rhythm of its key, once known.
+    pub(super) fn pace(&self) -> &OnceLock<Arc<Pace>> {
+        &self.pace
     }
 
     /// Whether it was stored for exactly this request and has not expired; it may be stale.
@@ -204,6 +220,7 @@ impl Entry {
             source,
             age: stored.then(|| self.age(now)),
             ttl_left: stored.then(|| self.fresh.saturating_duration_since(now)),
+            stale: stored && now >= self.fresh,
             cost: Some(Cost::ZERO),
             saved: self.cost,
             saved_tokens: self.tokens(),

@@ -4,10 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
+use tokio_util::sync::CancellationToken;
 
+use super::adaptive::{Adaptive, Life};
 use super::flight::{FlightEvent, FlightSource, Flights, Landed};
+use super::freshness::{Freshness, Verdict, is_fresher, keeps, passes, refreshes};
 use super::key_policy::KeyPolicy;
 use super::near::Since;
+use super::predict::Predict;
+use super::refresh::{self, Refreshes};
 use super::space::Space;
 use super::store_policy::StorePolicy;
 use super::tiers::{Found, Tiers};
@@ -15,7 +20,7 @@ use super::turn::{Held, Turn, under};
 use super::{Entry, Labels, Probe};
 use crate::client::LlmClient;
 use crate::env::Env;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::{
     Assembler, CacheControl, ChatChunk, ChatRequest, ChatResponse, ChatStream, Source, StreamEvent, Trace,
 };
@@ -27,6 +32,10 @@ pub(super) struct Shared {
     pub(super) keys: KeyPolicy,
     pub(super) store: StorePolicy,
     pub(super) lease_term: Duration,
+    pub(super) freshness: Freshness,
+    pub(super) refreshes: Refreshes,
+    pub(super) adaptive: Option<Adaptive>,
+    pub(super) predict: Option<Predict>,
 }
 
 /// What a look-up and a miss need.
@@ -34,6 +43,38 @@ pub(super) struct Parts {
     pub(super) inner: Arc<dyn LlmClient>,
     pub(super) shared: Arc<Shared>,
     pub(super) env: Env,
+    /// Ends what runs in the background: the client is shutting down, or its last handle is gone.
+    pub(super) stop: CancellationToken,
+}
+
+/// A stored answer that a call takes.
+pub(super) struct Hit {
+    pub(super) entry: Arc<Entry>,
+    tier: &'static str,
+    /// Whether it is to be asked for again in the background.
+    pub(super) refresh: bool,
+}
+
+impl Hit {
+    /// As a call gives it, at this time.
+    #[inline]
+    pub(super) fn respond(&self, now: Instant) -> ChatResponse {
+        self.entry.respond(self.entry.saved(Source::Cache(self.tier), now))
+    }
+
+    /// As a stream gives it, at this time.
+    #[inline]
+    pub(super) fn replay(&self, now: Instant) -> ChatStream {
+        self.entry.replay(self.entry.saved(Source::Cache(self.tier), now))
+    }
+}
+
+/// What is asked upstream.
+pub(super) struct Question {
+    pub(super) request: ChatRequest,
+    pub(super) streaming: bool,
+    /// The entry that is refreshed.
+    pub(super) seen: Option<Arc<Entry>>,
 }
 
 /// When an answer was asked for.
@@ -56,14 +97,103 @@ impl Parts {
         }
     }
 
-    /// A stored answer that this call may take.
-    pub(super) async fn find(&self, space: &Space, probe: &Probe, control: Option<&CacheControl>) -> Option<Found> {
+    /// A stored answer that this call takes without asking.
+    pub(super) async fn find(&self, space: &Space, probe: &Probe, control: Option<&CacheControl>) -> Option<Hit> {
         if control.is_some_and(|control| control.no_cache) {
             return None;
         }
+        let (entry, tier) = self.shared.tiers.find(&self.env, space, probe).await?;
+        let mut refresh = match self.judge(&entry, probe, control) {
+            Verdict::Serve => false,
+            Verdict::ServeAndRefresh if refresh::is_possible() => true,
+            Verdict::ServeAndRefresh if probe.now() < entry.fresh_until() => false,
+            // The flight looks beyond memory; a call that must not start one has to do so here.
+            Verdict::Ask if control.is_some_and(|control| control.only_if_cached) => {
+                let beyond = self.shared.tiers.find_beyond_memory(&self.env, space, probe);
+                let (entry, tier) = Box::pin(beyond).await?;
+                let takes = self.judge(&entry, probe, control) != Verdict::Ask;
+                return takes.then_some(Hit { entry, tier, refresh: false });
+            }
+            Verdict::ServeAndRefresh | Verdict::Ask => return None,
+        };
+        if let Some(adaptive) = &self.shared.adaptive {
+            adaptive.hit(probe, &entry);
+        }
+        if let Some(predict) = &self.shared.predict {
+            refresh |= predict.hit(probe, &entry) && control.is_none_or(refreshes) && refresh::is_possible();
+        }
+        Some(Hit { entry, tier, refresh })
+    }
+
+    #[inline]
+    fn judge(&self, entry: &Entry, probe: &Probe, control: Option<&CacheControl>) -> Verdict {
+        self.shared.freshness.judge(entry, control, probe.now(), &self.env)
+    }
+
+    /// What has been stored since this was found missing, or beyond memory, and makes asking needless.
+    pub(super) async fn stored_meanwhile(&self, space: &Space, probe: &Probe, question: &Question) -> Option<Found> {
+        let control = question.request.extensions.get::<CacheControl>();
+        if question.seen.is_none() && control.is_some_and(|control| control.no_cache) {
+            return None;
+        }
+        let takes = |(entry, _): &Found| match &question.seen {
+            Some(seen) => is_fresher(entry, seen, probe.now()),
+            // Not a stale one: who has joined may take less than who started the flight.
+            None => probe.now() < entry.fresh_until() && self.judge(entry, probe, control) != Verdict::Ask,
+        };
         let found = self.shared.tiers.find(&self.env, space, probe).await?;
-        let max_age = control.and_then(|control| control.max_age);
-        max_age.is_none_or(|max| found.0.age(probe.now()) <= max).then_some(found)
+        if takes(&found) {
+            return Some(found);
+        }
+        self.shared.tiers.find_beyond_memory(&self.env, space, probe).await.filter(takes)
+    }
+
+    /// What this call takes instead of its failure. It is looked up now: it may have been removed since the call began.
+    pub(super) async fn instead_of(&self, error: &Error, request: &ChatRequest) -> Option<(Hit, Instant)> {
+        let freshness = &self.shared.freshness;
+        let control = request.extensions.get::<CacheControl>();
+        if freshness.grace().is_zero() || !passes(error.kind()) || control.is_some_and(|control| control.no_cache) {
+            return None;
+        }
+        let (probe, space) = (self.probe(request), self.space(control).ok()?);
+        let (entry, tier) = self.shared.tiers.find(&self.env, space, &probe).await?;
+        let takes = freshness.consoles(&entry, control, probe.now());
+        takes.then(|| (Hit { entry, tier, refresh: false }, probe.now()))
+    }
+
+    /// How long an answer to this call lives, and the life of its key that begins with it.
+    fn life(&self, space: &Space, probe: &Probe, control: Option<&CacheControl>) -> (Duration, Option<Arc<Life>>) {
+        if let Some(own) = control.and_then(|control| control.ttl) {
+            return (own, None);
+        }
+        let life = self.shared.adaptive.as_ref().map(|adaptive| adaptive.next(probe, space.ttl));
+        let length = life.as_ref().map_or(space.ttl, |life| life.length());
+        (self.shared.freshness.jittered(length, &self.env), life)
+    }
+
+    /// The call failed upstream: remember it if it is to be remembered, and let others try.
+    async fn failed(
+        &self,
+        probe: &Probe,
+        question: &Question,
+        (asked, held): (Asked, Option<Held>),
+        error: Error,
+    ) -> Error {
+        let control = question.request.extensions.get::<CacheControl>();
+        if control.is_none_or(keeps) {
+            let labels = labels(question, control);
+            self.shared.tiers.near().failed(probe, labels, &error, self.env.now(), asked.since);
+        }
+        if let Some(held) = held {
+            held.open().await;
+        }
+        error
+    }
+
+    /// A stored answer as the end of a flight.
+    fn stored(&self, entry: Arc<Entry>, tier: &'static str) -> FlightSource {
+        let answer = entry.respond(self.saved(&entry, Source::Cache(tier)));
+        one(Ok(FlightEvent::Landed(Landed { entry, answer, kept: true })))
     }
 
     fn asked(&self) -> Asked {
@@ -76,31 +206,39 @@ impl Parts {
     async fn land(
         &self,
         probe: &Probe,
-        request: &ChatRequest,
+        question: &Question,
         (asked, held): (Asked, Option<Held>),
         mut answer: ChatResponse,
         chunks: Vec<Arc<ChatChunk>>,
     ) -> Result<FlightEvent> {
+        let request = &question.request;
         let billed = || self.env.prices().cost(&request.model, answer.usage.as_ref()?);
         let cost = answer.trace().cost.or_else(billed);
         answer.trace_mut().cost = cost;
         let created = self.env.now();
         let control = request.extensions.get::<CacheControl>();
         let space = self.space(control)?;
-        let ttl = control.and_then(|control| control.ttl).unwrap_or(space.ttl);
-        let tags = control.map_or(&[][..], |control| &control.tags);
+        let (ttl, life) = self.life(space, probe, control);
         let entry = Entry::new(probe, Arc::clone(answer.completion()), chunks.into(), created, ttl, cost)
-            .with_labels(Labels::new(&request.model).tags(tags))
+            .with_labels(labels(question, control))
+            .with_grace(self.shared.freshness.grace())
             .with_took(created.saturating_duration_since(asked.at));
         let entry = Arc::new(entry);
-        let wanted = !control.is_some_and(|control| control.no_store) && !ttl.is_zero();
-        if wanted && self.shared.store.takes(request, answer.completion()) {
+        let kept = control.is_none_or(keeps) && self.shared.store.takes(request, answer.completion());
+        if kept {
+            if let (Some(adaptive), Some(life)) = (&self.shared.adaptive, life) {
+                let _ = entry.life().set(Arc::clone(&life));
+                adaptive.began(probe, life);
+            }
+            if let Some(predict) = &self.shared.predict {
+                predict.stored(probe, &entry, question.seen.is_none());
+            }
             let lease = held.and_then(Held::spend);
             self.shared.tiers.put(&self.env, (space, probe), &entry, asked.since, lease.as_ref()).await;
         } else if let Some(held) = held {
             held.open().await;
         }
-        Ok(FlightEvent::Landed(Landed { entry, answer }))
+        Ok(FlightEvent::Landed(Landed { entry, answer, kept }))
     }
 
     pub(super) fn saved(&self, entry: &Entry, source: Source) -> Trace {
@@ -108,38 +246,46 @@ impl Parts {
     }
 }
 
+/// What the answer can be selected by: its model, the tags of the call, and those of the entry it replaces.
+fn labels(question: &Question, control: Option<&CacheControl>) -> Labels {
+    let given = control.map_or(&[][..], |control| &control.tags).iter().map(String::as_str);
+    let had = question.seen.iter().flat_map(|seen| seen.labels().tags.iter().map(|tag| &**tag));
+    let had = had.filter(|tag| !control.is_some_and(|control| control.tags.iter().any(|given| given == tag)));
+    Labels::new(&question.request.model).tags(given.chain(had))
+}
+
 /// Asks upstream, as a call or as a stream, and keeps the answer.
-pub(super) fn fly(parts: Arc<Parts>, probe: Arc<Probe>, request: ChatRequest, streaming: bool) -> FlightSource {
+pub(super) fn fly(parts: Arc<Parts>, probe: Arc<Probe>, question: Question) -> FlightSource {
     let opening = async move {
-        let control = request.extensions.get::<CacheControl>();
+        let control = question.request.extensions.get::<CacheControl>();
         let space = match parts.space(control) {
             Ok(space) => space,
             Err(error) => return one(Err(error)),
         };
         // Another flight may have landed between our look-up and the start of this one.
-        let mut held = match parts.turn(space, &probe, control).await {
+        if let Some((entry, tier)) = parts.stored_meanwhile(space, &probe, &question).await {
+            return parts.stored(entry, tier);
+        }
+        // A refresh is there to find out; so is a call that takes nothing stored.
+        let believes = question.seen.is_none() && !control.is_some_and(|control| control.no_cache);
+        let max_age = control.and_then(|control| control.max_age);
+        if believes && let Some(error) = parts.shared.tiers.near().failure(&probe, max_age) {
+            return one(Err(error));
+        }
+        let mut held = match parts.turn(space, &probe, &question).await {
             Turn::Ask(held) => held,
-            Turn::Found((entry, tier)) => {
-                let answer = entry.respond(parts.saved(&entry, Source::Cache(tier)));
-                return one(Ok(FlightEvent::Landed(Landed { entry, answer })));
-            }
+            Turn::Found((entry, tier)) => return parts.stored(entry, tier),
         };
         let asked = parts.asked();
-        let failed = async |held: Option<Held>, error| {
-            if let Some(held) = held {
-                held.open().await;
-            }
-            one(Err(error))
-        };
-        if !streaming {
-            return match under(&mut held, parts.inner.chat(request.clone())).await {
-                Ok(answer) => one(parts.land(&probe, &request, (asked, held), answer, Vec::new()).await),
-                Err(error) => failed(held, error).await,
+        if !question.streaming {
+            return match under(&mut held, parts.inner.chat(question.request.clone())).await {
+                Ok(answer) => one(parts.land(&probe, &question, (asked, held), answer, Vec::new()).await),
+                Err(error) => one(Err(parts.failed(&probe, &question, (asked, held), error).await)),
             };
         }
-        match under(&mut held, parts.inner.chat_stream(request.clone())).await {
-            Ok(stream) => follow(parts, (probe, request, asked), held, stream),
-            Err(error) => failed(held, error).await,
+        match under(&mut held, parts.inner.chat_stream(question.request.clone())).await {
+            Ok(stream) => follow(parts, (probe, question, asked), held, stream),
+            Err(error) => one(Err(parts.failed(&probe, &question, (asked, held), error).await)),
         }
     };
     Box::pin(stream::once(opening).flatten())
@@ -152,7 +298,7 @@ fn one(event: Result<FlightEvent>) -> FlightSource {
 /// Passes a stream's chunks on and puts the answer together as they go by.
 fn follow(
     parts: Arc<Parts>,
-    asked: (Arc<Probe>, ChatRequest, Asked),
+    asked: (Arc<Probe>, Question, Asked),
     held: Option<Held>,
     stream: ChatStream,
 ) -> FlightSource {
@@ -169,14 +315,12 @@ fn follow(
                 completion.usage = completion.usage.or(finish.usage);
                 let mut answer = ChatResponse::new(completion);
                 *answer.trace_mut() = finish.trace;
-                let (probe, request, asked) = &asked;
-                parts.land(probe, request, (*asked, held.take()), answer, std::mem::take(&mut chunks)).await
+                let (probe, question, asked) = &asked;
+                parts.land(probe, question, (*asked, held.take()), answer, std::mem::take(&mut chunks)).await
             }
             Err(error) => {
-                if let Some(held) = held.take() {
-                    held.open().await;
-                }
-                Err(error)
+                let (probe, question, asked) = &asked;
+                Err(parts.failed(probe, question, (*asked, held.take()), error).await)
             }
         };
         Some((event, (parts, asked, held, stream, assembler, chunks)))

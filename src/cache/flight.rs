@@ -43,6 +43,8 @@ pub(super) enum FlightEvent {
 pub(super) struct Landed {
     pub(super) entry: Arc<Entry>,
     pub(super) answer: ChatResponse,
+    /// Whether it may be found in the cache from now on.
+    pub(super) kept: bool,
 }
 
 pub(super) type FlightSource = Pin<Box<dyn Stream<Item = Result<FlightEvent>> + Send>>;
@@ -84,10 +86,7 @@ impl Flights {
             }
             _ => {
                 let shared = known.is_none();
-                let probe = Arc::new(probe);
-                let hub = Arc::new(Hub(Mutex::new(Log { listeners: 1, ..Log::default() }), AtomicBool::new(true)));
-                let source = Mutex::new(Some(source(Arc::clone(&probe))));
-                let flight = Arc::new(Flight { probe, hub, source });
+                let flight = Flight::new(probe, source);
                 // Two requests with one fingerprint fly apart: the second is nobody's to join.
                 if shared {
                     flights.insert(fingerprint, Arc::clone(&flight));
@@ -96,6 +95,27 @@ impl Flights {
             }
         };
         Ok(Listener::new(self, flight, true))
+    }
+
+    /// Starts a flight of this request, unless there is one of its fingerprint.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        probe: Probe,
+        source: impl FnOnce(Arc<Probe>) -> FlightSource,
+    ) -> Option<Listener> {
+        let fingerprint = probe.fingerprint();
+        let mut flights = self.shard(fingerprint).lock();
+        if flights.contains_key(&fingerprint) {
+            return None;
+        }
+        let flight = Flight::new(probe, source);
+        flights.insert(fingerprint, Arc::clone(&flight));
+        Some(Listener::new(self, flight, true))
+    }
+
+    /// Whether a flight of this fingerprint is under way.
+    pub(super) fn has(&self, fingerprint: u128) -> bool {
+        self.shard(fingerprint).lock().contains_key(&fingerprint)
     }
 
     /// How many flights are under way.
@@ -120,6 +140,14 @@ struct Flight {
 }
 
 impl Flight {
+    /// With one listener, who is yet to be made.
+    fn new(probe: Probe, source: impl FnOnce(Arc<Probe>) -> FlightSource) -> Arc<Self> {
+        let probe = Arc::new(probe);
+        let hub = Arc::new(Hub(Mutex::new(Log { listeners: 1, ..Log::default() }), AtomicBool::new(true)));
+        let source = Mutex::new(Some(source(Arc::clone(&probe))));
+        Arc::new(Self { probe, hub, source })
+    }
+
     /// Rule 5: whoever failed to get hold of the source meanwhile relies on us.
     fn let_go(&self, place: MutexGuard<'_, Option<FlightSource>>) {
         drop(place);

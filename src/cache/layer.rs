@@ -6,10 +6,16 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use futures_util::stream;
+use tokio_util::sync::DropGuard;
 
+use super::adaptive::Adaptive;
 use super::config::Cache;
-use super::fill::{Parts, Shared, fly};
+use super::fill::{Parts, Question, Shared, fly};
 use super::flight::{FlightEvent, Landed, Listener};
+use super::near::Near;
+use super::negative::Failures;
+use super::predict::Predict;
+use super::refresh::{self, Refreshes};
 use super::space::Space;
 use super::tiers::Tiers;
 use super::{Probe, Selector};
@@ -31,6 +37,10 @@ use crate::types::{
 /// filtered, refused and empty ones, and text where JSON was asked for, are passed on and not kept. A
 /// [`StorePolicy`](super::StorePolicy) says otherwise.
 /// Embeddings pass through. A call's [`CacheControl`](crate::types::CacheControl) says otherwise for that call.
+///
+/// What is no longer fresh is asked for anew, unless [`Cache::stale_while_revalidate`] or [`Cache::stale_if_error`] allows
+/// it to be served stale, or the call's own `max_stale`; [`Trace::stale`] tells. Refreshes in the background are tasks on
+/// [`Env::tasks`]; they end with [`Env::closing`], and with the client this layer made.
 ///
 /// # Where it sits
 /// [`Slot::Cache`](crate::Slot::Cache): inside History, because the final prompt is the key; outside Retry and Schedule,
@@ -85,11 +95,18 @@ fn settings(cache: &Cache) -> String {
     let inner = cache.in_memory.then(memory);
     let names: Vec<_> = inner.into_iter().chain(cache.outer.iter().map(|tier| tier.name().to_owned())).collect();
     let policies = format!("{}{}", cache.keys.describe(), cache.store.describe());
-    format!("{}, ttl {:?}{policies}", names.join(" > "), responses.ttl)
+    let freshness = cache.freshness.settings();
+    let adaptive = cache.adaptive.map_or_else(String::new, |(min, max)| format!(", adaptive {min:?} to {max:?}"));
+    let negative = cache.negative.as_ref().map_or("", |_| ", negative");
+    let predict = if cache.predicted > 0 { ", predict" } else { "" };
+    let ttl = responses.ttl;
+    format!("{}, ttl {ttl:?}{adaptive}{freshness}{predict}{negative}{policies}", names.join(" > "))
 }
 
 fn share(cache: Cache) -> Result<Shared> {
-    let Cache { in_memory, namespaces, outer, fleet, lease_term, tier_timeout, keys, store } = cache;
+    let Cache { in_memory, namespaces, outer, fleet, lease_term, tier_timeout, keys, store, .. } = cache;
+    let Cache { freshness, negative, adaptive, predicted, .. } = cache;
+    freshness.check()?;
     if tier_timeout.is_zero() {
         let advice = "give the tier at least a millisecond to answer";
         return Err(Error::config("cache", "tier_timeout", "0s", advice));
@@ -105,8 +122,12 @@ fn share(cache: Cache) -> Result<Shared> {
     keys.check()?;
     store.check()?;
     let spaces = namespaces.into_iter().map(|namespace| Space::new(namespace, in_memory)).collect::<Result<_>>()?;
-    let tiers = Tiers::new(spaces, outer, fleet, tier_timeout);
-    Ok(Shared { flights: Arc::default(), tiers, keys, store, lease_term })
+    let failures = negative.map(Failures::new).transpose()?;
+    let tiers = Tiers::new(Near::new(spaces, failures), outer, fleet, tier_timeout);
+    let adaptive = adaptive.map(|(min, max)| Adaptive::new(min, max)).transpose()?;
+    let (flights, refreshes) = (Arc::default(), Refreshes::default());
+    let predict = (predicted > 0).then(|| Predict::new(predicted));
+    Ok(Shared { flights, tiers, keys, store, lease_term, freshness, refreshes, adaptive, predict })
 }
 
 /// Bytes for people: `256 MiB`, `100000 bytes`.
@@ -127,6 +148,11 @@ impl CacheLayer {
     /// How often a tier outside memory failed and was passed over.
     pub fn tier_errors(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.tiers.errors())
+    }
+
+    /// How often a refresh was not started because 32 were under way.
+    pub fn skipped_refreshes(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.refreshes.skipped())
     }
 
     /// Forgets entries in every tier; how many, where the tiers can tell. It waits for the tiers as long as they take;
@@ -151,7 +177,9 @@ impl Layer for CacheLayer {
     fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>> {
         let shared = self.shared.clone()?;
         shared.tiers.follow();
-        Ok(Arc::new(Cached(Arc::new(Parts { inner, shared, env: env.clone() }))))
+        let stop = env.closing().child_token();
+        let guard = stop.clone().drop_guard();
+        Ok(Arc::new(Cached(Arc::new(Parts { inner, shared, env: env.clone(), stop }), guard)))
     }
 }
 
@@ -161,7 +189,8 @@ impl fmt::Debug for CacheLayer {
     }
 }
 
-struct Cached(Arc<Parts>);
+/// The guard ends the refreshes when this goes.
+struct Cached(Arc<Parts>, #[allow(dead_code, reason = "works when it is dropped")] DropGuard);
 
 fn not_cached() -> Error {
     let text = "only a stored answer was asked for (only_if_cached), and there is none";
@@ -176,8 +205,9 @@ impl fmt::Debug for Cached {
 
 impl Cached {
     fn listen(&self, probe: Probe, request: &ChatRequest, streaming: bool) -> Result<Listener> {
-        let (parts, request) = (Arc::clone(&self.0), request.clone());
-        self.0.shared.flights.join(probe, |probe| fly(parts, probe, request, streaming))
+        let question = Question { request: request.clone(), streaming, seen: None };
+        let parts = Arc::clone(&self.0);
+        self.0.shared.flights.join(probe, |probe| fly(parts, probe, question))
     }
 
     /// Whether a joined flight failed for a reason that was its starter's alone: the starter's deadline.
@@ -203,9 +233,12 @@ impl Cached {
             let leader = listener.is_leader();
             match landed {
                 Ok(landed) if leader => return Ok(landed.answer),
-                Ok(landed) => return Ok(landed.entry.respond(self.trace(leader, &landed))),
+                Ok(landed) => return Ok(landed.entry.respond(trace(&self.0, leader, &landed))),
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let instead = self.0.instead_of(&error, &request).await;
+                    return instead.map(|(hit, now)| hit.respond(now)).ok_or(error);
+                }
             }
         }
     }
@@ -218,13 +251,12 @@ impl Cached {
             match std::future::poll_fn(|cx| listener.poll_event(cx)).await {
                 Ok(first) => return Ok(self.stream(listener, first)),
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let instead = self.0.instead_of(&error, &request).await;
+                    return instead.map(|(hit, now)| hit.replay(now)).ok_or(error);
+                }
             }
         }
-    }
-
-    fn trace(&self, leader: bool, landed: &Landed) -> Trace {
-        if leader { *landed.answer.trace() } else { self.0.saved(&landed.entry, Source::Coalesced) }
     }
 
     /// What a listener hears, as a stream.
@@ -233,9 +265,9 @@ impl Cached {
         let opening = Trace { source, ..Trace::default() };
         if let FlightEvent::Landed(landed) = &first {
             // The flight was a call, not a stream: its answer comes as one chunk.
-            return landed.entry.replay(self.trace(listener.is_leader(), landed));
+            return landed.entry.replay(trace(&self.0, listener.is_leader(), landed));
         }
-        let this = Self(Arc::clone(&self.0));
+        let parts = Arc::clone(&self.0);
         let (mut listener, mut first) = (listener, Some(first));
         ChatStream::new(stream::poll_fn(move |cx| {
             let event = match first.take() {
@@ -246,12 +278,16 @@ impl Cached {
                 FlightEvent::Chunk(chunk) => StreamEvent::Chunk(chunk),
                 FlightEvent::Landed(landed) => {
                     let usage = landed.answer.usage.clone();
-                    StreamEvent::Finish(Box::new(Finish { usage, trace: this.trace(listener.is_leader(), &landed) }))
+                    StreamEvent::Finish(Box::new(Finish { usage, trace: trace(&parts, listener.is_leader(), &landed) }))
                 }
             })))
         }))
         .with_trace(opening)
     }
+}
+
+fn trace(parts: &Parts, leader: bool, landed: &Landed) -> Trace {
+    if leader { *landed.answer.trace() } else { parts.saved(&landed.entry, Source::Coalesced) }
 }
 
 #[async_trait]
@@ -268,7 +304,12 @@ impl LlmClient for Cached {
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {
-            Some((entry, tier)) => Ok(entry.respond(entry.saved(Source::Cache(tier), probe.now()))),
+            Some(hit) => {
+                if hit.refresh {
+                    refresh::start(&self.0, &probe, &request, &hit.entry);
+                }
+                Ok(hit.respond(probe.now()))
+            }
             None if control.is_some_and(|control| control.only_if_cached) => Err(not_cached()),
             // Boxed, so that a hit does not carry the miss's state around.
             None => Box::pin(self.miss(probe, request)).await,
@@ -283,7 +324,12 @@ impl LlmClient for Cached {
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {
-            Some((entry, tier)) => Ok(entry.replay(entry.saved(Source::Cache(tier), probe.now()))),
+            Some(hit) => {
+                if hit.refresh {
+                    refresh::start(&self.0, &probe, &request, &hit.entry);
+                }
+                Ok(hit.replay(probe.now()))
+            }
             None if control.is_some_and(|control| control.only_if_cached) => Err(not_cached()),
             None => Box::pin(self.miss_stream(probe, request)).await,
         }

@@ -15,6 +15,7 @@
 //! the process; use [`Probe::key`] when it leaves it. Never return an entry that was stored for other bytes, and none
 //! whose [`Entry::expires`] has passed. Errors are counted and passed over: a cache never fails a call.
 
+mod adaptive;
 mod breaker;
 mod canonical;
 mod config;
@@ -24,6 +25,7 @@ mod envelope;
 mod fill;
 mod fleet;
 mod flight;
+mod freshness;
 mod guard;
 mod key;
 mod key_policy;
@@ -31,7 +33,10 @@ mod key_texts;
 mod layer;
 mod namespace;
 mod near;
+mod negative;
 mod payload;
+mod predict;
+mod refresh;
 mod removals;
 #[cfg(feature = "json-schema")]
 mod schemas;
@@ -58,6 +63,7 @@ pub use key_policy::{KeyField, KeyPolicy};
 pub use key_texts::KeyTexts;
 pub use layer::CacheLayer;
 pub use namespace::Namespace;
+pub use negative::Negative;
 pub use payload::{Payload, StoredValue, StoredVector};
 pub use selector::{Labels, Selector};
 pub use store_policy::StorePolicy;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::fleet::{Follower, Invalidation};
+use super::negative::Failures;
 use super::removals::{Mark, Removals};
 use super::space::Space;
-use super::{CacheKey, CacheTier, Entry, Probe, Selector};
+use super::{CacheKey, Entry, Labels, Probe, Selector};
 use crate::env::Env;
 use crate::error::{Error, Result};
 
@@ -18,6 +19,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(super) struct Near {
     spaces: Vec<Space>,
+    failures: Option<Failures>,
     /// What somebody removed: whatever was asked for before is not kept after it.
     removals: Removals,
     /// What changed in a shared store: whatever was read from there before does not fill memory after it.
@@ -35,9 +37,9 @@ pub(super) struct Since {
 }
 
 impl Near {
-    pub(super) fn new(spaces: Vec<Space>) -> Self {
+    pub(super) fn new(spaces: Vec<Space>, failures: Option<Failures>) -> Self {
         let (removals, changes, echoes) = (Removals::default(), Removals::default(), Echoes::default());
-        Self { spaces, removals, changes, echoes, told: AtomicBool::new(false) }
+        Self { spaces, failures, removals, changes, echoes, told: AtomicBool::new(false) }
     }
 
     pub(super) fn spaces(&self) -> &[Space] {
@@ -68,11 +70,27 @@ impl Near {
 
     /// Keeps what was just made in memory, unless it was removed since.
     pub(super) fn keep(&self, space: &Space, probe: &Probe, entry: &Arc<Entry>, since: Since) {
+        if let Some(failures) = &self.failures {
+            failures.forget(probe);
+        }
+        space.sweep(entry.created());
         if let Some(memory) = space.memory() {
             memory.keep(probe, Arc::clone(entry));
             if !self.spares(since, entry) {
                 memory.forget(probe, entry);
             }
+        }
+    }
+
+    /// How this request failed lately, no longer ago than this.
+    pub(super) fn failure(&self, probe: &Probe, max_age: Option<Duration>) -> Option<Error> {
+        self.failures.as_ref()?.find(probe, max_age)
+    }
+
+    /// Remembers how this request failed, if such failures are remembered, unless it was removed since.
+    pub(super) fn failed(&self, probe: &Probe, labels: Labels, error: &Error, now: Instant, since: Since) {
+        if let Some(failures) = &self.failures {
+            failures.keep(probe, labels, error, now, (&self.removals, since.removals));
         }
     }
 
@@ -104,23 +122,16 @@ impl Near {
     }
 
     /// Forgets what the selector takes; how many.
-    pub(super) async fn remove(&self, selector: &Selector) -> Result<u64> {
-        let mut removed = 0;
-        for memory in self.spaces.iter().filter_map(Space::used_memory) {
-            removed += memory.remove(selector).await?;
+    pub(super) fn discard(&self, selector: &Selector) -> u64 {
+        if let Some(failures) = &self.failures {
+            failures.memory.discard(selector);
         }
-        Ok(removed)
+        self.spaces.iter().filter_map(Space::used_memory).map(|memory| memory.discard(selector)).sum()
     }
 
     fn removed(&self, selector: &Selector) {
         self.removals.note(selector);
         self.discard(selector);
-    }
-
-    fn discard(&self, selector: &Selector) {
-        self.spaces.iter().filter_map(Space::used_memory).for_each(|memory| {
-            memory.discard(selector);
-        });
     }
 }
 

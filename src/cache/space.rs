@@ -1,7 +1,9 @@
 //! A namespace at work.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::Namespace;
 use super::tier::Memory;
@@ -13,7 +15,11 @@ pub(super) struct Space {
     pub(super) name: Box<str>,
     pub(super) ttl: Duration,
     memory: Option<Lazy>,
+    swept: Mutex<Option<Instant>>,
 }
+
+/// Memory is swept no more often than this.
+const SWEEPS: Duration = Duration::from_secs(60);
 
 /// Memory that is made when it is used: a cache of answers alone does not pay for the vectors it never sees.
 #[derive(Debug)]
@@ -29,7 +35,7 @@ impl Space {
         settings.check()?;
         let Namespace { name, ttl, entries, max_bytes } = settings;
         let memory = in_memory.then(|| Lazy { entries, max_bytes, made: OnceLock::new() });
-        Ok(Self { name: name.into(), ttl, memory })
+        Ok(Self { name: name.into(), ttl, memory, swept: Mutex::new(None) })
     }
 
     /// Its memory, made on first use.
@@ -39,8 +45,49 @@ impl Space {
         lazy.made.get_or_init(|| Memory::new(lazy.entries, lazy.max_bytes).ok()).as_ref()
     }
 
+    /// Drops what has expired from its memory, if that was not done within the last minute.
+    pub(super) fn sweep(&self, now: Instant) {
+        // Who finds it locked finds somebody sweeping.
+        let Some(mut swept) = self.swept.try_lock() else { return };
+        let due = swept.is_some_and(|last| now.saturating_duration_since(last) >= SWEEPS);
+        if swept.is_none() || due {
+            *swept = Some(now);
+        }
+        if due && let Some(memory) = self.used_memory() {
+            memory.sweep(now);
+        }
+    }
+
     /// Its memory, if it has been used.
     pub(super) fn used_memory(&self) -> Option<&Memory> {
         self.memory.as_ref()?.made.get()?.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{Entry, Payload, Probe, StoredValue};
+    use std::sync::Arc;
+
+    #[test]
+    fn what_has_expired_is_swept_once_a_minute_at_most() {
+        let space = Space::new(Namespace::new("values"), true).unwrap();
+        let memory = space.memory().unwrap();
+        let start = crate::Env::new().now();
+        let keep = |key: &str, ttl: u64| {
+            let probe = Probe::value("values", None, key, start);
+            let value = Payload::Value(Arc::new(StoredValue::from_json(*b"1")));
+            let entry = Entry::of(&probe, value, start, Duration::from_secs(ttl)).with_grace(Duration::from_secs(10));
+            memory.keep(&probe, Arc::new(entry));
+        };
+        for (key, ttl) in [("a", 10), ("b", 50), ("c", 100), ("d", 1_000)] {
+            keep(key, ttl);
+        }
+        let left = |after| {
+            space.sweep(start + Duration::from_secs(after));
+            memory.len()
+        };
+        assert_eq!([0, 59, 60, 119, 120, 1_000, 1_010, 1_060].map(left), [4, 4, 2, 2, 1, 1, 1, 0]);
     }
 }

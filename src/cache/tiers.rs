@@ -45,13 +45,13 @@ pub(super) type Found = (Arc<Entry>, &'static str);
 impl Tiers {
     /// `fleet` is a store and its place among the outer tiers.
     pub(super) fn new(
-        spaces: Vec<Space>,
+        near: Near,
         outer: Vec<Arc<dyn CacheTier>>,
         fleet: Option<(usize, Arc<dyn Fleet>)>,
         limit: Duration,
     ) -> Self {
-        let near = Arc::new(Near::new(spaces));
         let outer = outer.into_iter().map(|tier| Outer { tier, breaker: Breaker::default() }).collect();
+        let near = Arc::new(near);
         let fleet = fleet.map(|(at, store)| Shore { at, store, followed: AtomicBool::new(false) });
         Self { near, outer, fleet, limit, errors: AtomicU64::new(0) }
     }
@@ -91,6 +91,12 @@ impl Tiers {
             return None;
         }
         // Boxed, so that a hit in memory does not carry this around.
+        Box::pin(self.find_outward(env, space, probe)).await
+    }
+
+    /// The same, passing over memory and what it has.
+    pub(super) async fn find_beyond_memory(&self, env: &Env, space: &Space, probe: &Probe) -> Option<Found> {
+        space.memory().filter(|_| !self.outer.is_empty())?;
         Box::pin(self.find_outward(env, space, probe)).await
     }
 
@@ -212,7 +218,7 @@ impl Tiers {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        removed += self.near.remove(selector).await?;
+        removed += self.near.discard(selector);
         if let Some(fleet) = &self.fleet
             && let Err(error) = fleet.store.announce(selector).await
         {

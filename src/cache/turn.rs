@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::Probe;
-use super::fill::Parts;
+use super::fill::{Parts, Question};
 use super::fleet::{Lease, Leasing};
 use super::space::Space;
 use super::tiers::Found;
@@ -35,11 +35,8 @@ pub(super) enum Turn {
 
 impl Parts {
     /// Waits until the answer is there or it is our turn to ask.
-    pub(super) async fn turn(self: &Arc<Self>, space: &Space, probe: &Probe, control: Option<&CacheControl>) -> Turn {
-        let found = self.find(space, probe, control).await;
-        if let Some(found) = found {
-            return Turn::Found(found);
-        }
+    pub(super) async fn turn(self: &Arc<Self>, space: &Space, probe: &Probe, question: &Question) -> Turn {
+        let control = question.request.extensions.get::<CacheControl>();
         let tiers = &self.shared.tiers;
         // What is not to be kept, or not to be taken from others, is nobody else's business.
         if !tiers.has_fleet() || control.is_some_and(|control| control.no_store || control.no_cache) {
@@ -59,7 +56,7 @@ impl Parts {
                 wait = (wait * 2).min(LONGEST_LOOK);
             }
             // The last holder's answer may have come between our look and our lease.
-            if let Some(found) = self.find(space, &probe.again(self.env.now()), control).await {
+            if let Some(found) = self.stored_meanwhile(space, &probe.again(self.env.now()), question).await {
                 if let Some(held) = held {
                     held.give_back(Duration::ZERO).await;
                 }

@@ -104,7 +104,8 @@ impl CacheControl {
     }
 
     /// Takes an answer that has been stale for at most so long, if one is still stored: the cache keeps stale answers
-    /// only as long as it was told to (`stale_while_revalidate`, `stale_if_error`).
+    /// only as long as it was told to (`stale_while_revalidate`, `stale_if_error`). A staler one is not taken under those
+    /// settings either, so zero refuses what is stale.
     #[must_use]
     pub fn max_stale(mut self, staleness: Duration) -> Self {
         self.max_stale = Some(staleness);

@@ -42,6 +42,8 @@ pub struct Trace {
     pub age: Option<Duration>,
     /// How long a cached answer is still fresh; zero when it is stale.
     pub ttl_left: Option<Duration>,
+    /// Whether a cached answer's life had ended, and it was served all the same.
+    pub stale: bool,
     /// Prompt tokens that history trimming kept off the wire; an estimate by the configured counter.
     pub trimmed_tokens: u64,
     /// What was billed for this call; `None` when the model's price or the usage is unknown, zero on a hit.
@@ -55,7 +57,9 @@ pub struct Trace {
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.attempts == 1 { "" } else { "s" };
-        write!(f, "{}, {} attempt{plural}, {} ms queued", self.source, self.attempts, self.queued.as_millis())?;
+        let stale = if self.stale { ", stale" } else { "" };
+        let queued = self.queued.as_millis();
+        write!(f, "{}{stale}, {} attempt{plural}, {queued} ms queued", self.source, self.attempts)?;
         if self.source == Source::Upstream {
             match self.cost {
                 Some(cost) => write!(f, ", {cost}"),

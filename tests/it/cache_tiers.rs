@@ -125,7 +125,7 @@ async fn a_lying_tier_is_not_believed() {
 }
 
 fn tiered(tier: &Arc<Moody>, upstream: &Arc<Scripted>) -> (OptimizedClient, CacheLayer) {
-    let cache = Cache::memory(100).tier(Arc::clone(tier)).ttl(Duration::from_secs(60));
+    let cache = Cache::memory(100).tier(Arc::clone(tier)).ttl(Duration::from_secs(60)).jitter(0.0);
     let layer = CacheLayer::from(cache.tier_timeout(Duration::from_millis(50)));
     (OptimizedClient::builder(Arc::clone(upstream)).cache(layer.clone()).build().unwrap(), layer)
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::cache::tier::Memory;
-use sluicegate::cache::{Cache, CacheLayer};
+use sluicegate::cache::{Cache, CacheLayer, Negative};
 use sluicegate::history::{HistoryLayer, Normalize, Window};
 use sluicegate::observe::{AttemptLayer, ObserveLayer, Stats};
 use sluicegate::resilience::{DeadlineLayer, RetryLayer, TimeoutLayer};
 use sluicegate::schedule::ScheduleLayer;
 use sluicegate::testing::laws::{layer_laws, tier_laws};
-use sluicegate::{Admission, Chain, Env, Retry, Timeouts};
+use sluicegate::{Admission, Chain, Env, ErrorKind, Retry, Timeouts};
 
 #[tokio::test(start_paused = true)]
 async fn every_layer() {
@@ -20,6 +20,10 @@ async fn every_layer() {
     layer_laws(|| Box::new(DeadlineLayer::new(Duration::from_secs(600)))).await;
     layer_laws(|| Box::new(HistoryLayer::from(Window::tokens(100)).with_normalize(Normalize::safe()))).await;
     layer_laws(|| Box::new(CacheLayer::from(Cache::memory(100)))).await;
+    let lasting = || Negative::new([ErrorKind::NotFound]);
+    let stale = |window| Cache::memory(100).stale_while_revalidate(window).stale_if_error(window);
+    let fresh = || stale(Duration::from_secs(60)).early_refresh(1.0).predict(10).negative(lasting());
+    layer_laws(|| Box::new(CacheLayer::from(fresh()))).await;
     layer_laws(|| Box::new(RetryLayer::from(Retry::standard()))).await;
     layer_laws(|| Box::new(ScheduleLayer::from(Admission::new().concurrency(2).rpm(6_000).tpm(600_000)))).await;
     layer_laws(|| Box::new(TimeoutLayer::from(Timeouts::standard()))).await;

@@ -8,7 +8,11 @@
 )]
 
 mod architecture;
+mod cache_adaptive;
+mod cache_freshness;
+mod cache_negative;
 mod cache_policies;
+mod cache_predict;
 mod cache_tiers;
 #[cfg(feature = "disk")]
 mod disk;

@@ -278,7 +278,7 @@ async fn cut_filtered_refused_and_empty_answers_are_not_kept() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_lives_as_long_as_its_ttl() {
     let upstream = Arc::new(Scripted::new());
-    let cache = Cache::memory(10).ttl(Duration::from_secs(60));
+    let cache = Cache::memory(10).ttl(Duration::from_secs(60)).jitter(0.0);
     let client = OptimizedClient::builder(Arc::clone(&upstream)).cache(cache).build().unwrap();
     client.chat(question()).await.unwrap();
     tokio::time::advance(Duration::from_secs(59)).await;

@@ -80,6 +80,7 @@ struct WireVector<'a> {
     inner: Cow<'a, Extra>,
 }
 
+#[allow(clippy::ptr_arg, reason = "serde hands over the field as it is")]
 fn is_empty(extra: &Cow<'_, Extra>) -> bool {
     extra.is_empty()
 }

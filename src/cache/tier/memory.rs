@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -17,7 +18,8 @@ use crate::fingerprint::ByFingerprint;
 /// Answers in memory. A hit costs one lookup by fingerprint and one comparison of the request's bytes.
 ///
 /// It holds at most so many entries and at most so many bytes, whichever is reached first; the scan-resistant CLOCK-Pro
-/// of quick_cache decides who goes. An expired entry is never served; it goes when it is asked for or pushed out.
+/// of quick_cache decides who goes. An expired entry is never served; it goes when it is asked for, pushed out or
+/// [swept](Self::sweep): a [`Cache`](crate::cache::Cache) sweeps once a minute at most, when it keeps an answer.
 pub struct Memory {
     entries: Cache<Key, Kept, ByBytes, ByFingerprint, DefaultLifecycle<Key, Kept>>,
     keys: KeyIndex,
@@ -97,6 +99,11 @@ impl Memory {
     /// Forgets this very entry, if it is still what is kept for its request.
     pub(in crate::cache) fn forget(&self, probe: &Probe, entry: &Arc<Entry>) {
         self.entries.remove_if(&Key::of(probe), |stored| Arc::ptr_eq(&stored.entry, entry));
+    }
+
+    /// Drops what has expired by now. It looks at every entry, a few tens of nanoseconds each.
+    pub fn sweep(&self, now: Instant) {
+        self.entries.retain(|_, kept| now < kept.entry.expires());
     }
 
     /// Keeps an entry, without waiting.

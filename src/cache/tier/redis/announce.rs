@@ -83,16 +83,19 @@ impl Redis {
         let channel = shared.names.channel();
         let publish = |client: Asked| async move { client.publish::<i64, _, _>(channel, text).await };
         let listening = lane.ask(budget, publish).await?;
+        if listening == 0 {
+            return Ok(());
+        }
         let clock = &shared.settings.clock;
         let until = after(clock.now(), PATIENCE);
         let mut wait = FIRST_LOOK;
         let name = shared.names.ticket(&ticket);
-        while listening > 0 {
+        loop {
             let asked = name.clone();
             let look = |client: Asked| async move { client.get::<Option<i64>, _>(asked).await };
             let confirmed = lane.ask(budget, look).await?.unwrap_or(0);
             if confirmed >= listening {
-                break;
+                return Ok(());
             }
             if clock.now() >= until {
                 let text = format!("{} of {listening} processes have not confirmed the removal", listening - confirmed);
@@ -101,7 +104,6 @@ impl Redis {
             clock.sleep_until(after(clock.now(), wait)).await;
             wait = (wait * 2).min(LONGEST_LOOK);
         }
-        Ok(())
     }
 
     /// Says that this process has dropped what was announced.
