@@ -5,12 +5,15 @@ use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
 
+use super::embed::Fetched;
 use super::flight::{FlightEvent, FlightSource, Flights, Landed};
 use super::key_policy::KeyPolicy;
 use super::removals::Mark;
+use super::share::Shares;
 use super::space::Space;
 use super::store_policy::StorePolicy;
 use super::tiers::{Found, Tiers};
+use super::value::ValueParts;
 use super::{Entry, Labels, Probe};
 use crate::client::LlmClient;
 use crate::env::Env;
@@ -25,6 +28,8 @@ pub(super) struct Shared {
     pub(super) tiers: Tiers,
     pub(super) keys: KeyPolicy,
     pub(super) store: StorePolicy,
+    pub(super) batches: Arc<Shares<Arc<Fetched>>>,
+    pub(super) values: ValueParts,
 }
 
 /// What a look-up and a miss need.

@@ -13,6 +13,7 @@
 mod breaker;
 mod canonical;
 mod config;
+mod embed;
 mod entry;
 #[cfg(feature = "_envelope")]
 mod envelope;
@@ -26,10 +27,12 @@ mod namespace;
 mod payload;
 mod removals;
 mod selector;
+mod share;
 mod space;
 mod store_policy;
 pub mod tier;
 mod tiers;
+mod value;
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,6 +50,7 @@ pub use namespace::Namespace;
 pub use payload::{Payload, StoredValue, StoredVector};
 pub use selector::{Labels, Selector};
 pub use store_policy::StorePolicy;
+pub use value::Values;
 
 use crate::error::Result;
 

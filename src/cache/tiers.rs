@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use super::breaker::Breaker;
 use super::guard::guarded;
 use super::removals::{Mark, Removals};
+use super::share::Since;
 use super::space::Space;
 use super::{CacheTier, Entry, Probe, Selector};
 use crate::env::Env;
@@ -62,6 +63,17 @@ impl Tiers {
         self.removals.mark()
     }
 
+    /// What was asked for before now and is selected is not kept.
+    pub(super) fn note(&self, selector: &Selector) {
+        self.removals.note(selector);
+    }
+
+    /// Whether what has been asked for since then is still good for who asks now: no removal has taken it.
+    pub(super) fn spares(&self, since: &Since, probe: &Probe) -> bool {
+        let taken = |selector: &Selector| selector.takes(probe.namespace(), &since.labels, || probe.key());
+        self.removals.spare_of(since.mark, taken)
+    }
+
     /// How often an outer tier failed and was passed over.
     pub(super) fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
@@ -102,7 +114,8 @@ impl Tiers {
     /// Keeps an entry in memory only, unless it was removed since the mark.
     #[allow(dead_code)]
     pub(super) fn put_near(&self, space: &Space, probe: &Probe, entry: &Arc<Entry>, mark: Mark) {
-        if let Some(memory) = space.memory() {
+        // Asked before too, so that what was put after the removal is not pushed out by what is not kept.
+        if let Some(memory) = space.memory().filter(|_| self.removals.spare(mark, entry)) {
             memory.keep(probe, Arc::clone(entry));
             if !self.removals.spare(mark, entry) {
                 memory.forget(probe, entry);
