@@ -8,7 +8,9 @@
 )]
 
 mod architecture;
+mod cache_embeddings;
 mod cache_tiers;
+mod cache_values;
 #[cfg(feature = "disk")]
 mod disk;
 mod drop_anywhere;
