@@ -51,8 +51,8 @@ pub(super) struct Joined<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Shares<T> {
-    /// Joins the work that is under way for these requests, as far as `joinable` lets it, and starts work for the others:
-    /// `start` is told which these are. No request may be given twice.
+    /// Joins the work that is under way for these requests, as far as `joinable` lets it, and starts work for the
+    /// others: `start` is told which these are. No request may be given twice.
     ///
     /// # Errors
     /// When a request is made from inside the work for it: it would wait for itself.

@@ -22,12 +22,12 @@ use crate::types::Tenant;
 /// meet them. Made by [`CacheLayer::namespace`](super::CacheLayer::namespace); cloning shares the cache.
 ///
 /// # What it does
-/// [`get_or_fetch`](Self::get_or_fetch) finds a value by its key, or fetches it: once, however many ask for it at the same
-/// time in this process. Failures are told to all who waited, and not kept. A hit in memory hands out the same
+/// [`get_or_fetch`](Self::get_or_fetch) finds a value by its key, or fetches it: once, however many ask for it at the
+/// same time in this process. Failures are told to all who waited, and not kept. A hit in memory hands out the same
 /// [`Arc`], parsed once.
 ///
-/// A value is stored as JSON. What cannot be read as the type that is asked for is a miss, and is replaced; so give each
-/// type a namespace or a prefix of its own: JSON alone cannot tell apart two types of one shape.
+/// A value is stored as JSON. What cannot be read as the type that is asked for is a miss, and is replaced; so give
+/// each type a namespace or a prefix of its own: JSON alone cannot tell apart two types of one shape.
 ///
 /// Its name in a [`Selector::Pattern`] is its key: `retrieval/doc:*` takes all keys that begin with `doc:`.
 ///
@@ -132,12 +132,12 @@ impl Values {
     /// The value of this key; when it is not stored, what `fetch` brings, which is then kept.
     ///
     /// Whoever asks for the same key meanwhile waits for that fetch, and its own never begins. What was removed or put
-    /// anew while the fetch was under way is not overwritten by it. A value that cannot be written as JSON is handed out
-    /// and not kept.
+    /// anew while the fetch was under way is not overwritten by it. A value that cannot be written as JSON is handed
+    /// out and not kept.
     ///
     /// # Errors
-    /// What `fetch` failed with, as the [`source`](std::error::Error::source) of an [`ErrorKind::Other`], or as it is when
-    /// it is an [`Error`] of this crate; told to all who waited. (Whoever waited for a fetch that ran into its own
+    /// What `fetch` failed with, as the [`source`](std::error::Error::source) of an [`ErrorKind::Other`], or as it is
+    /// when it is an [`Error`] of this crate; told to all who waited. (Whoever waited for a fetch that ran into its own
     /// deadline fetches anew.) [`ErrorKind::Panicked`] when it panicked; [`ErrorKind::InvalidRequest`] when it asks for
     /// its own key; [`ErrorKind::Config`] when the layer has not been wrapped around a client yet.
     ///
@@ -161,8 +161,8 @@ impl Values {
     /// Keeps a value, in place of the one that was there. A fetch under way for its key does not overwrite it.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`] when it cannot be written as JSON, [`ErrorKind::Config`] when the layer has not been
-    /// wrapped around a client yet. A tier that fails is passed over.
+    /// [`ErrorKind::InvalidRequest`] when it cannot be written as JSON, [`ErrorKind::Config`] when the layer has not
+    /// been wrapped around a client yet. A tier that fails is passed over.
     pub async fn put<T: Serialize + Send + Sync + 'static>(&self, key: &str, value: T) -> Result<Arc<T>> {
         let (env, space) = self.at_work()?;
         let (probe, value) = (self.probe(key, env), Arc::new(value));

@@ -31,8 +31,8 @@ fn stored(piece: &Piece) -> Option<&StoredVector> {
     }
 }
 
-/// The answer: a vector for each position, `stands` says which; model and unknown fields as the upstream calls told them,
-/// else as they were stored; usage and cost of what was paid now.
+/// The answer: a vector for each position, `stands` says which; model and unknown fields as the upstream calls told
+/// them, else as they were stored; usage and cost of what was paid now.
 pub(super) fn merge(
     stands: &[usize],
     pieces: Vec<Option<Piece>>,
