@@ -42,7 +42,7 @@ pub(in crate::cache) enum Fetched {
 /// The answer's vectors cannot be told apart. What it was billed is told.
 pub(super) fn unmatched(answer: &EmbedResponse) -> Error {
     let text = "the vectors do not state exactly one index for each input, so none was taken or kept; \
-                CacheControl::no_cache asks for the whole batch and passes the answer on as it comes";
+                with CacheControl::no_cache a batch of different texts is passed on as it comes";
     let error = Error::new(ErrorKind::Decode, "cache", text);
     match &answer.usage {
         Some(usage) => error.with_usage(usage.clone()),
