@@ -241,6 +241,11 @@ impl Error {
         self.edit(|e| e.source = Some(Arc::new(source)))
     }
 
+    /// Adds the underlying error, boxed already: whoever asks for it can tell its type.
+    pub(crate) fn with_boxed_source(self, source: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        self.edit(|e| e.source = Some(Arc::from(source)))
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

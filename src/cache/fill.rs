@@ -7,16 +7,19 @@ use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::adaptive::{Adaptive, Life};
+use super::embed::Fetched;
 use super::flight::{FlightEvent, FlightSource, Flights, Landed};
 use super::freshness::{Freshness, Verdict, is_fresher, keeps, passes, refreshes};
 use super::key_policy::KeyPolicy;
-use super::near::Since;
+use super::near::Moment;
 use super::predict::Predict;
 use super::refresh::{self, Refreshes};
+use super::share::Shares;
 use super::space::Space;
 use super::store_policy::StorePolicy;
 use super::tiers::{Found, Tiers};
 use super::turn::{Held, Turn, under};
+use super::value::ValueParts;
 use super::{Entry, Labels, Probe};
 use crate::client::LlmClient;
 use crate::env::Env;
@@ -36,6 +39,8 @@ pub(super) struct Shared {
     pub(super) refreshes: Refreshes,
     pub(super) adaptive: Option<Adaptive>,
     pub(super) predict: Option<Predict>,
+    pub(super) batches: Arc<Shares<Arc<Fetched>>>,
+    pub(super) values: ValueParts,
 }
 
 /// What a look-up and a miss need.
@@ -80,7 +85,7 @@ pub(super) struct Question {
 /// When an answer was asked for.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
-    since: Since,
+    since: Moment,
     at: Instant,
 }
 

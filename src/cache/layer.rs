@@ -10,6 +10,7 @@ use tokio_util::sync::DropGuard;
 
 use super::adaptive::Adaptive;
 use super::config::Cache;
+use super::embed::embed;
 use super::fill::{Parts, Question, Shared, fly};
 use super::flight::{FlightEvent, Landed, Listener};
 use super::near::Near;
@@ -18,7 +19,8 @@ use super::predict::Predict;
 use super::refresh::{self, Refreshes};
 use super::space::Space;
 use super::tiers::Tiers;
-use super::{Probe, Selector};
+use super::value::ValueParts;
+use super::{Probe, Selector, Values};
 use crate::client::{ClientInfo, LlmClient};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,7 +38,9 @@ use crate::types::{
 /// the same meanwhile gets the same answer. Complete answers are kept (`stop`, `tool_calls`), sampled ones too; cut,
 /// filtered, refused and empty ones, and text where JSON was asked for, are passed on and not kept. A
 /// [`StorePolicy`](super::StorePolicy) says otherwise.
-/// Embeddings pass through. A call's [`CacheControl`](crate::types::CacheControl) says otherwise for that call.
+///
+/// Embeddings are kept text by text: of a batch only the texts nobody knows are asked for, each once, and each vector
+/// comes back in the place of its text. A call's [`CacheControl`](crate::types::CacheControl) says otherwise for that call.
 ///
 /// What is no longer fresh is asked for anew, unless [`Cache::stale_while_revalidate`] or [`Cache::stale_if_error`] allows
 /// it to be served stale, or the call's own `max_stale`; [`Trace::stale`] tells. Refreshes in the background are tasks on
@@ -51,6 +55,14 @@ use crate::types::{
 ///
 /// A client that asks its own cache for the very request it is answering would wait for itself; that is refused when it
 /// happens on the same task, and cannot be seen when the client does it on a task it spawned.
+///
+/// # Embeddings
+/// What a batch lacks is asked for in one call, except what another batch is asking for: that is waited for. The answer's
+/// vectors are matched by the index each states. When they do not state exactly one for each input, none is kept: the
+/// answer to a whole request is passed on as it came, and where it would have to be merged the call fails with
+/// [`ErrorKind::Decode`](crate::ErrorKind::Decode). `usage` and [`Trace::cost`] are what was billed now, zero when all was
+/// known; [`Trace::saved`] is what the other vectors once cost. A text's tokens and cost are its share, by length, of the
+/// batch it came in: an estimate.
 ///
 /// # Streaming
 /// Calls and streams share entries and flights. A late joiner gets the chunks so far, then the live ones; a hit replays
@@ -123,11 +135,19 @@ fn share(cache: Cache) -> Result<Shared> {
     store.check()?;
     let spaces = namespaces.into_iter().map(|namespace| Space::new(namespace, in_memory)).collect::<Result<_>>()?;
     let failures = negative.map(Failures::new).transpose()?;
-    let tiers = Tiers::new(Near::new(spaces, failures), outer, fleet, tier_timeout);
-    let adaptive = adaptive.map(|(min, max)| Adaptive::new(min, max)).transpose()?;
-    let (flights, refreshes) = (Arc::default(), Refreshes::default());
-    let predict = (predicted > 0).then(|| Predict::new(predicted));
-    Ok(Shared { flights, tiers, keys, store, lease_term, freshness, refreshes, adaptive, predict })
+    Ok(Shared {
+        flights: Arc::default(),
+        tiers: Tiers::new(Near::new(spaces, failures), outer, fleet, tier_timeout),
+        keys,
+        store,
+        lease_term,
+        freshness,
+        refreshes: Refreshes::default(),
+        adaptive: adaptive.map(|(min, max)| Adaptive::new(min, max)).transpose()?,
+        predict: (predicted > 0).then(|| Predict::new(predicted)),
+        batches: Arc::default(),
+        values: ValueParts::default(),
+    })
 }
 
 /// Bytes for people: `256 MiB`, `100000 bytes`.
@@ -140,9 +160,19 @@ fn size(bytes: u64) -> String {
 }
 
 impl CacheLayer {
-    /// How many upstream calls and streams it waits for now.
+    /// How many upstream calls, streams and fetches of values it waits for now.
     pub fn open_flights(&self) -> usize {
-        self.shared.as_ref().map_or(0, |shared| shared.flights.len())
+        self.shared.as_ref().map_or(0, |shared| shared.flights.len() + shared.batches.len() + shared.values.under_way())
+    }
+
+    /// The user's own values in the namespace of this name: the same tiers, the same removals. They are at work once the
+    /// layer has been wrapped around a client, whose clock they use.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) when the cache was not given one of this name, or the
+    /// setting that `wrap` would refuse.
+    pub fn namespace(&self, name: &str) -> Result<Values> {
+        Values::new(self.shared.clone()?, name)
     }
 
     /// How often a tier outside memory failed and was passed over.
@@ -177,6 +207,7 @@ impl Layer for CacheLayer {
     fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>> {
         let shared = self.shared.clone()?;
         shared.tiers.follow();
+        shared.values.works_with(env);
         let stop = env.closing().child_token();
         let guard = stop.clone().drop_guard();
         Ok(Arc::new(Cached(Arc::new(Parts { inner, shared, env: env.clone(), stop }), guard)))
@@ -192,7 +223,7 @@ impl fmt::Debug for CacheLayer {
 /// The guard ends the refreshes when this goes.
 struct Cached(Arc<Parts>, #[allow(dead_code, reason = "works when it is dropped")] DropGuard);
 
-fn not_cached() -> Error {
+pub(super) fn not_cached() -> Error {
     let text = "only a stored answer was asked for (only_if_cached), and there is none";
     Error::new(ErrorKind::CacheMiss, "cache", text)
 }
@@ -336,6 +367,6 @@ impl LlmClient for Cached {
     }
 
     async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
-        self.0.inner.embed(request).await
+        embed(&self.0, request).await
     }
 }

@@ -19,6 +19,7 @@ mod adaptive;
 mod breaker;
 mod canonical;
 mod config;
+mod embed;
 mod entry;
 #[cfg(feature = "_envelope")]
 mod envelope;
@@ -41,12 +42,14 @@ mod removals;
 #[cfg(feature = "json-schema")]
 mod schemas;
 mod selector;
+mod share;
 mod space;
 mod store_policy;
 mod structured;
 pub mod tier;
 mod tiers;
 mod turn;
+mod value;
 
 use std::fmt;
 use std::sync::Arc;
@@ -67,6 +70,7 @@ pub use negative::Negative;
 pub use payload::{Payload, StoredValue, StoredVector};
 pub use selector::{Labels, Selector};
 pub use store_policy::StorePolicy;
+pub use value::Values;
 
 use crate::error::Result;
 

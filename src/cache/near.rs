@@ -31,7 +31,7 @@ pub(super) struct Near {
 
 /// What was removed and what had changed at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Since {
+pub(super) struct Moment {
     removals: Mark,
     changes: Mark,
 }
@@ -59,22 +59,29 @@ impl Near {
     }
 
     /// To be taken before asking for what is kept afterwards.
-    pub(super) fn now(&self) -> Since {
-        Since { removals: self.removals.mark(), changes: self.changes.mark() }
+    pub(super) fn now(&self) -> Moment {
+        Moment { removals: self.removals.mark(), changes: self.changes.mark() }
     }
 
     /// Whether nobody has removed such an entry since.
-    pub(super) fn spares(&self, since: Since, entry: &Entry) -> bool {
+    pub(super) fn spares(&self, since: Moment, entry: &Entry) -> bool {
         self.removals.spare(since.removals, entry)
     }
 
+    /// Whether what has been asked for since then, with these labels, is still good for who asks now.
+    pub(super) fn spares_asked(&self, since: Moment, labels: &Labels, probe: &Probe) -> bool {
+        let taken = |selector: &Selector| selector.takes(probe.namespace(), labels, || probe.key());
+        self.removals.spare_of(since.removals, taken)
+    }
+
     /// Keeps what was just made in memory, unless it was removed since.
-    pub(super) fn keep(&self, space: &Space, probe: &Probe, entry: &Arc<Entry>, since: Since) {
+    pub(super) fn keep(&self, space: &Space, probe: &Probe, entry: &Arc<Entry>, since: Moment) {
         if let Some(failures) = &self.failures {
             failures.forget(probe);
         }
         space.sweep(entry.created());
-        if let Some(memory) = space.memory() {
+        // Asked before too, so that what was put after the removal is not pushed out by what is not kept.
+        if let Some(memory) = space.memory().filter(|_| self.spares(since, entry)) {
             memory.keep(probe, Arc::clone(entry));
             if !self.spares(since, entry) {
                 memory.forget(probe, entry);
@@ -88,14 +95,14 @@ impl Near {
     }
 
     /// Remembers how this request failed, if such failures are remembered, unless it was removed since.
-    pub(super) fn failed(&self, probe: &Probe, labels: Labels, error: &Error, now: Instant, since: Since) {
+    pub(super) fn failed(&self, probe: &Probe, labels: Labels, error: &Error, now: Instant, since: Moment) {
         if let Some(failures) = &self.failures {
             failures.keep(probe, labels, error, now, (&self.removals, since.removals));
         }
     }
 
     /// Keeps what an outer tier had in memory, unless it was removed or changed there since.
-    pub(super) fn fill(&self, space: &Space, probe: &Probe, entry: &Arc<Entry>, since: Since) {
+    pub(super) fn fill(&self, space: &Space, probe: &Probe, entry: &Arc<Entry>, since: Moment) {
         self.keep(space, probe, entry, since);
         if !self.changes.spare(since.changes, entry)
             && let Some(memory) = space.memory()

@@ -43,13 +43,18 @@ impl Removals {
 
     /// Whether nothing since the mark removed such an entry. Must be asked after it was kept.
     pub(super) fn spare(&self, mark: Mark, entry: &Entry) -> bool {
+        self.spare_of(mark, |selector| selector.selects(entry))
+    }
+
+    /// Whether no removal since the mark takes what this says.
+    pub(super) fn spare_of(&self, mark: Mark, taken_by: impl Fn(&Selector) -> bool) -> bool {
         if self.count.load(Ordering::SeqCst) == mark.0 {
             return true;
         }
         let recent = self.recent.lock();
         let since = self.count.load(Ordering::SeqCst) - mark.0;
         let known = usize::try_from(since).ok().filter(|since| *since <= recent.len());
-        known.is_some_and(|since| !recent.iter().rev().take(since).any(|selector| selector.selects(entry)))
+        known.is_some_and(|since| !recent.iter().rev().take(since).any(&taken_by))
     }
 }
 

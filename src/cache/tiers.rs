@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use super::breaker::Breaker;
 use super::guard::guarded;
-use super::near::{Near, Since};
+use super::near::{Moment, Near};
 use super::space::Space;
 use super::{CacheTier, Entry, Fleet, Lease, Probe, Selector};
 use crate::env::Env;
@@ -121,7 +121,7 @@ impl Tiers {
         env: &Env,
         (space, probe): (&Space, &Probe),
         entry: &Arc<Entry>,
-        since: Since,
+        since: Moment,
         lease: Option<&Lease>,
     ) {
         self.near.keep(space, probe, entry, since);

@@ -85,8 +85,36 @@ async fn calls_and_streams() {
     let house = House::new(slow(), Admission::new().concurrency(4).tpm(10_000_000));
     house.drop_everywhere("call", 2, || house.client.chat(house.question())).await;
     house.drop_everywhere("stream", 5, || house.stream(house.question())).await;
-    let embed = || house.client.embed(EmbedRequest::new("m", ["a", "b"]));
+    let text = |what: &str| format!("{what} {}", house.asked.fetch_add(1, Ordering::SeqCst));
+    let embed = || house.client.embed(EmbedRequest::new("m", [text("a"), text("b")]));
     house.drop_everywhere("embeddings", 2, embed).await;
+    let partly = || house.client.embed(EmbedRequest::new("m", ["known".to_owned(), text("a")]));
+    house.client.embed(EmbedRequest::new("m", ["known"])).await.unwrap();
+    house.drop_everywhere("embeddings known in part", 2, partly).await;
+    let overlapping = || {
+        let (one, two, three, house) = (text("one"), text("two"), text("three"), &house);
+        async move {
+            let embed =
+                |one: &String, two: &String| house.client.embed(EmbedRequest::new("m", [one.clone(), two.clone()]));
+            let (first, second) = tokio::join!(embed(&one, &two), embed(&two, &three));
+            assert_eq!(first.unwrap().data.len() + second.unwrap().data.len(), 4);
+        }
+    };
+    house.drop_everywhere("overlapping embeddings", 2, overlapping).await;
+    let values = house.cache.namespace("retrieval").unwrap();
+    let fetch = || {
+        let (values, key) = (values.clone(), text("key"));
+        async move {
+            let fetch = || async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Ok::<_, Error>(7_u32)
+            };
+            let (one, two) =
+                tokio::join!(values.get_or_fetch(&key, fetch()), values.get_or_fetch::<u32, _, _>(&key, fetch()));
+            assert!(Arc::ptr_eq(&one.unwrap(), &two.unwrap()));
+        }
+    };
+    house.drop_everywhere("a value", 2, fetch).await;
 
     let known = house.question();
     house.client.chat(known.clone()).await.unwrap();

@@ -9,11 +9,13 @@
 
 mod architecture;
 mod cache_adaptive;
+mod cache_embeddings;
 mod cache_freshness;
 mod cache_negative;
 mod cache_policies;
 mod cache_predict;
 mod cache_tiers;
+mod cache_values;
 #[cfg(feature = "disk")]
 mod disk;
 #[cfg(feature = "disk")]

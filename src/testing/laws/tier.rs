@@ -85,7 +85,10 @@ impl Laws<'_> {
         self.keep("an empty tier finds nothing", self.text(&request).await.is_none());
         self.put(&request, "secret answer one").await;
         let Some(found) = self.find(&self.probe(&request)).await else { broken(self.tier, "what was put is found") };
-        self.keep("the usage is found", found.completion().and_then(|found| found.usage.clone()) == Some(Usage::new(3, 2)));
+        self.keep(
+            "the usage is found",
+            found.completion().and_then(|found| found.usage.clone()) == Some(Usage::new(3, 2)),
+        );
         self.keep("the cost is found", found.cost() == Some(Cost::from_picos(42)));
         let words: Vec<_> = found.chunks().iter().map(|chunk| chunk.text().to_owned()).collect();
         self.keep("the chunks are found as they came", words == ["secret ", "answer ", "one"]);

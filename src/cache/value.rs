@@ -1,0 +1,310 @@
+//! The user's own values on the tiers of the cache.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::fill::Shared;
+use super::share::{Shares, Since, Work};
+use super::space::Space;
+use super::{Entry, Labels, Payload, Probe, Selector, StoredValue};
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::Tenant;
+
+/// The user's own values in one namespace of a cache: what was found for a question, what a tool answered, whatever is
+/// dear to get and can be written as JSON. They share the tiers and the removals of the answers, and never
+/// meet them. Made by [`CacheLayer::namespace`](super::CacheLayer::namespace); cloning shares the cache.
+///
+/// # What it does
+/// [`get_or_fetch`](Self::get_or_fetch) finds a value by its key, or fetches it: once, however many ask for it at the
+/// same time in this process. Failures are told to all who waited, and not kept. A hit in memory hands out the same
+/// [`Arc`], parsed once.
+///
+/// A value is stored as JSON. What cannot be read as the type that is asked for is a miss, and is replaced; so give
+/// each type a namespace or a prefix of its own: JSON alone cannot tell apart two types of one shape.
+///
+/// Its name in a [`Selector::Pattern`] is its key: `retrieval/doc:*` takes all keys that begin with `doc:`.
+///
+/// # Example
+/// Passages for a question, looked up once and forgotten when their source changes:
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
+/// use sluicegate::{OptimizedClient, cache::{Cache, CacheLayer, Selector}, testing::Scripted};
+/// # async fn search(question: &str) -> std::io::Result<Vec<String>> { Ok(vec![format!("about {question}")]) }
+///
+/// let layer = CacheLayer::from(Cache::memory(10_000));
+/// let client = OptimizedClient::builder(Scripted::new()).cache(layer.clone()).build()?;
+///
+/// let passages = layer.namespace("retrieval")?.tenant("acme").tag("handbook");
+/// let found = passages.get_or_fetch::<Vec<String>, _, _>("holidays", search("holidays")).await?;
+/// let again = passages.get_or_fetch::<Vec<String>, _, _>("holidays", search("holidays")).await?;
+/// assert!(std::sync::Arc::ptr_eq(&found, &again), "the second search never began");
+///
+/// layer.remove(&Selector::Tag("handbook".into())).await?;
+/// assert!(passages.get::<Vec<String>>("holidays").await?.is_none());
+/// # drop(client); Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Values {
+    shared: Arc<Shared>,
+    namespace: Arc<str>,
+    tenant: Option<Tenant>,
+    ttl: Option<Duration>,
+    tags: Vec<String>,
+}
+
+/// What values need beside the tiers.
+#[derive(Default)]
+pub(super) struct ValueParts {
+    shares: Arc<Shares<Brought>>,
+    /// That of the client which was wrapped first.
+    env: OnceLock<Env>,
+}
+
+impl ValueParts {
+    /// The layer has been wrapped around a client: from now on there is a clock.
+    pub(super) fn works_with(&self, env: &Env) {
+        let _ = self.env.set(env.clone());
+    }
+
+    /// How many fetches are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.shares.len()
+    }
+}
+
+/// What a fetch brought: the value, and as it is stored, if it can be.
+#[derive(Clone)]
+struct Brought {
+    typed: Arc<dyn Any + Send + Sync>,
+    stored: Option<Arc<StoredValue>>,
+}
+
+impl Brought {
+    fn take<T: DeserializeOwned + Send + Sync + 'static>(self) -> Option<Arc<T>> {
+        self.typed.downcast().ok().or_else(|| self.stored?.get())
+    }
+}
+
+impl Values {
+    pub(super) fn new(shared: Arc<Shared>, namespace: &str) -> Result<Self> {
+        shared.tiers.near().space(namespace)?;
+        Ok(Self { shared, namespace: namespace.into(), tenant: None, ttl: None, tags: Vec::new() })
+    }
+
+    /// The values of this tenant, which nobody else finds; those of no tenant unless set.
+    #[must_use]
+    pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = Some(Tenant(tenant.into()));
+        self
+    }
+
+    /// Keeps values for so long, instead of the namespace's own time to live. Zero keeps nothing.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Adds a tag under which values kept from now on can be removed. Tags are not part of the key.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// The value of this key, if it is stored and can be read as this type.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when the layer has not been wrapped around a client yet. A tier that fails is a miss.
+    pub async fn get<T: DeserializeOwned + Send + Sync + 'static>(&self, key: &str) -> Result<Option<Arc<T>>> {
+        let (env, space) = self.at_work()?;
+        let probe = self.probe(key, env);
+        Ok(self.find(env, space, &probe).await.map(|(value, _)| value))
+    }
+
+    /// The value of this key; when it is not stored, what `fetch` brings, which is then kept.
+    ///
+    /// Whoever asks for the same key meanwhile waits for that fetch, and its own never begins. What was removed or put
+    /// anew while the fetch was under way is not overwritten by it. A value that cannot be written as JSON is handed
+    /// out and not kept.
+    ///
+    /// # Errors
+    /// What `fetch` failed with, as the [`source`](std::error::Error::source) of an [`ErrorKind::Other`], or as it is
+    /// when it is an [`Error`] of this crate; told to all who waited. (Whoever waited for a fetch that ran into its own
+    /// deadline fetches anew.) [`ErrorKind::Panicked`] when it panicked; [`ErrorKind::InvalidRequest`] when it asks for
+    /// its own key; [`ErrorKind::Config`] when the layer has not been wrapped around a client yet.
+    ///
+    /// # Cancellation
+    /// The fetch is driven by those who wait for it, and goes with the last of them.
+    pub async fn get_or_fetch<T, F, E>(&self, key: &str, fetch: F) -> Result<Arc<T>>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (env, space) = self.at_work()?;
+        let probe = self.probe(key, env);
+        match self.find(env, space, &probe).await {
+            Some((value, _)) => Ok(value),
+            // Boxed, so that a hit does not carry the miss's state around.
+            None => Box::pin(self.miss(key, probe, fetch)).await,
+        }
+    }
+
+    /// Keeps a value, in place of the one that was there. A fetch under way for its key does not overwrite it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`] when it cannot be written as JSON, [`ErrorKind::Config`] when the layer has not
+    /// been wrapped around a client yet. A tier that fails is passed over.
+    pub async fn put<T: Serialize + Send + Sync + 'static>(&self, key: &str, value: T) -> Result<Arc<T>> {
+        let (env, space) = self.at_work()?;
+        let (probe, value) = (self.probe(key, env), Arc::new(value));
+        let stored = StoredValue::new(&value).map_err(|error| {
+            Error::new(ErrorKind::InvalidRequest, "cache", "the value cannot be written as JSON").with_source(error)
+        })?;
+        let tiers = &self.shared.tiers;
+        if self.shared.values.shares.is_under_way(&probe) {
+            tiers.near().note_removal(&Selector::Key(probe.key()));
+        }
+        let since = Since { moment: tiers.near().now(), labels: self.labels(key) };
+        self.keep((env, space), &probe, &Arc::new(stored), &since, Duration::ZERO).await;
+        Ok(value)
+    }
+
+    /// Forgets the value of this key in every tier; how many entries that were, where the tiers can tell. What a fetch
+    /// under way brings is not kept, and who asks from now on fetches anew.
+    ///
+    /// # Errors
+    /// What kept a tier from forgetting it, once all have been asked; [`ErrorKind::Config`] when the layer has not been
+    /// wrapped around a client yet.
+    pub async fn remove(&self, key: &str) -> Result<u64> {
+        let (env, _) = self.at_work()?;
+        let key = self.probe(key, env).key();
+        self.shared.tiers.remove(&Selector::Key(key)).await
+    }
+
+    /// The clock and the namespace.
+    fn at_work(&self) -> Result<(&Env, &Space)> {
+        let env = self.shared.values.env.get().ok_or_else(|| {
+            let advice = "wrap the layer around a client before its values are used: it brings the clock";
+            Error::config("cache", "namespace", format!("{:?}", self.namespace), advice)
+        })?;
+        Ok((env, self.shared.tiers.near().space(&self.namespace)?))
+    }
+
+    fn probe(&self, key: &str, env: &Env) -> Probe {
+        Probe::value(&self.namespace, self.tenant.as_ref(), key, env.now())
+    }
+
+    fn labels(&self, key: &str) -> Arc<Labels> {
+        Arc::new(Labels::new(key).tags(&self.tags))
+    }
+
+    async fn find<T>(&self, env: &Env, space: &Space, probe: &Probe) -> Option<(Arc<T>, Arc<StoredValue>)>
+    where
+        T: DeserializeOwned + Send + Sync + 'static,
+    {
+        let (entry, _) = self.shared.tiers.find(env, space, probe).await?;
+        match entry.payload() {
+            Payload::Value(stored) => Some((stored.get()?, Arc::clone(stored))),
+            _ => None,
+        }
+    }
+
+    async fn miss<T, F, E>(&self, key: &str, probe: Probe, fetch: F) -> Result<Arc<T>>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (tiers, shares) = (&self.shared.tiers, &self.shared.values.shares);
+        let (probe, labels) = (Arc::new(probe), self.labels(key));
+        let mut fetch = Some(fetch);
+        loop {
+            let since = Since { moment: tiers.near().now(), labels: Arc::clone(&labels) };
+            let start = |_| -> Work<Brought> {
+                let (this, probe, since) = (self.clone(), Arc::clone(&probe), since.clone());
+                match fetch.take() {
+                    Some(fetch) => Box::pin(async move { this.bring(&probe, &since, fetch).await }),
+                    // It began once, and who began it has its outcome.
+                    None => Box::pin(async { Err(Error::new(ErrorKind::Other, "cache", "it was fetched already")) }),
+                }
+            };
+            let joinable = |since: &Since, probe: &Probe| tiers.near().spares_asked(since.moment, &since.labels, probe);
+            let joined = shares.join(std::slice::from_ref(&probe), &since, joinable, start)?;
+            let Some(waiter) = joined.waiters.into_iter().next() else { continue };
+            let heard = waiter.await;
+            match heard.outcome {
+                Ok(brought) => match brought.take() {
+                    Some(value) => return Ok(value),
+                    // Another type was fetched under this key.
+                    None => continue,
+                },
+                // Its deadline was not ours.
+                Err(error) if !heard.started && error.kind() == ErrorKind::Deadline => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn bring<T, F, E>(&self, probe: &Probe, since: &Since, fetch: F) -> Result<Brought>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (env, space) = self.at_work()?;
+        // Another fetch may have landed between our look-up and the start of this one.
+        if let Some((value, stored)) = self.find::<T>(env, space, probe).await {
+            return Ok(Brought { typed: value, stored: Some(stored) });
+        }
+        let asked = env.now();
+        let value = Arc::new(fetch.await.map_err(failed)?);
+        let stored = StoredValue::new(&value).ok().map(Arc::new);
+        if let Some(stored) = &stored {
+            let took = env.now().saturating_duration_since(asked);
+            self.keep((env, space), probe, stored, since, took).await;
+        }
+        Ok(Brought { typed: value, stored })
+    }
+
+    async fn keep(
+        &self,
+        (env, space): (&Env, &Space),
+        probe: &Probe,
+        value: &Arc<StoredValue>,
+        since: &Since,
+        took: Duration,
+    ) {
+        let ttl = self.ttl.unwrap_or_else(|| self.shared.freshness.jittered(space.ttl, env));
+        if ttl.is_zero() {
+            return;
+        }
+        let entry = Entry::of(probe, Payload::Value(Arc::clone(value)), env.now(), ttl)
+            .with_labels((*since.labels).clone())
+            .with_took(took);
+        self.shared.tiers.put(env, (space, probe), &Arc::new(entry), since.moment, None).await;
+    }
+}
+
+/// The fetch's own error, as ours.
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    match error.into().downcast::<Error>() {
+        Ok(own) => *own,
+        Err(other) => Error::new(ErrorKind::Other, "cache", "the value could not be fetched").with_boxed_source(other),
+    }
+}
+
+impl fmt::Debug for Values {
+    // A tenant's name is nobody's to read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Values").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
