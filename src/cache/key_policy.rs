@@ -190,7 +190,6 @@ impl KeyPolicy {
 
     /// The probe of one input of an embedding request to this client, at this time: salted, without the `user` and the
     /// extra fields that are left out. Texts are taken exactly: a vector is that of its letters.
-    #[allow(dead_code, reason = "embeddings are not cached yet")]
     pub(super) fn embedding(
         &self,
         info: &ClientInfo,
