@@ -21,6 +21,7 @@ pub struct Cache {
     pub(super) tier_timeout: Duration,
     pub(super) keys: KeyPolicy,
     pub(super) store: StorePolicy,
+    pub(super) hottest: usize,
 }
 
 impl Cache {
@@ -45,6 +46,7 @@ impl Cache {
             tier_timeout: Duration::from_millis(100),
             keys: KeyPolicy::default(),
             store: StorePolicy::default(),
+            hottest: 0,
         }
     }
 
@@ -100,6 +102,16 @@ impl Cache {
     #[must_use]
     pub fn store(mut self, policy: StorePolicy) -> Self {
         self.store = policy;
+        self
+    }
+
+    /// Tracks so many of the requests that are hit most, for [`CacheHandle::hottest`](super::CacheHandle::hottest); at most
+    /// 1024, zero tracks none. None unless set: tracked requests stay in memory as long as they are tracked. 64 are enough
+    /// for most: who has more than a 64th of the hits is found. It costs a hit 1 to 2 ns, and one in 16 a scan of so many
+    /// numbers.
+    #[must_use]
+    pub fn track_hottest(mut self, requests: usize) -> Self {
+        self.hottest = requests.min(1024);
         self
     }
 

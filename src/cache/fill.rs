@@ -6,6 +6,7 @@ use std::time::Instant;
 use futures_util::{StreamExt, stream};
 
 use super::flight::{FlightEvent, FlightSource, Flights, Landed};
+use super::hot::Hot;
 use super::key_policy::KeyPolicy;
 use super::removals::Mark;
 use super::space::Space;
@@ -25,6 +26,7 @@ pub(super) struct Shared {
     pub(super) tiers: Tiers,
     pub(super) keys: KeyPolicy,
     pub(super) store: StorePolicy,
+    pub(super) hot: Option<Hot>,
 }
 
 /// What a look-up and a miss need.
@@ -36,7 +38,7 @@ pub(super) struct Parts {
 
 /// When an answer was asked for.
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+pub(super) struct Asked {
     mark: Mark,
     at: Instant,
 }
@@ -64,14 +66,14 @@ impl Parts {
         max_age.is_none_or(|max| found.0.age(probe.now()) <= max).then_some(found)
     }
 
-    fn asked(&self) -> Asked {
+    pub(super) fn asked(&self) -> Asked {
         Asked { mark: self.shared.tiers.mark(), at: self.env.now() }
     }
 
     /// The answer has come whole: keep it if it may be kept, and tell.
     ///
     /// Where no layer below has priced it, the price is that of the model asked for, as there.
-    async fn land(
+    pub(super) async fn land(
         &self,
         probe: &Probe,
         request: &ChatRequest,
@@ -86,13 +88,12 @@ impl Parts {
         let control = request.extensions.get::<CacheControl>();
         let space = self.space(control)?;
         let ttl = control.and_then(|control| control.ttl).unwrap_or(space.ttl);
-        let tags = control.map_or(&[][..], |control| &control.tags);
         let entry = Entry::new(probe, Arc::clone(answer.completion()), chunks.into(), created, ttl, cost)
-            .with_labels(Labels::new(&request.model).tags(tags))
+            .with_labels(Labels::of(request))
             .with_took(created.saturating_duration_since(asked.at));
         let entry = Arc::new(entry);
         let wanted = !control.is_some_and(|control| control.no_store) && !ttl.is_zero();
-        if wanted && self.shared.store.takes(request, answer.completion()) {
+        if wanted && space.counts.admit(self.shared.store.takes(request, answer.completion())) {
             self.shared.tiers.put(&self.env, space, probe, &entry, asked.mark).await;
         }
         Ok(FlightEvent::Landed(Landed { entry, answer }))

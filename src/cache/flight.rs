@@ -18,6 +18,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_core::Stream;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Entry, Probe};
+use super::{Entry, Labels, Probe, Selector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::ByFingerprint;
 use crate::types::{ChatChunk, ChatResponse};
@@ -54,19 +55,26 @@ pub(super) struct Flights {
     shards: [Mutex<HashMap<u128, Arc<Flight>, ByFingerprint>>; 16],
 }
 
+impl fmt::Debug for Flights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").field("open", &self.len()).finish_non_exhaustive()
+    }
+}
+
 impl Flights {
     fn shard(&self, fingerprint: u128) -> &Mutex<HashMap<u128, Arc<Flight>, ByFingerprint>> {
         // The low half feeds the map's own hash, so the shard is taken from the high one.
         &self.shards[(fingerprint >> 124) as usize]
     }
 
-    /// Joins the flight of this request, or starts one with `source`.
+    /// Joins the flight of this request, or starts one with `source` that can be selected by `labels`.
     ///
     /// # Errors
     /// When the request is asked from inside its own flight: it would wait for itself.
     pub(super) fn join(
         self: &Arc<Self>,
         probe: Probe,
+        labels: impl FnOnce() -> Labels,
         source: impl FnOnce(Arc<Probe>) -> FlightSource,
     ) -> Result<Listener> {
         let fingerprint = probe.fingerprint();
@@ -87,7 +95,7 @@ impl Flights {
                 let probe = Arc::new(probe);
                 let hub = Arc::new(Hub(Mutex::new(Log { listeners: 1, ..Log::default() }), AtomicBool::new(true)));
                 let source = Mutex::new(Some(source(Arc::clone(&probe))));
-                let flight = Arc::new(Flight { probe, hub, source });
+                let flight = Arc::new(Flight { probe, labels: labels(), hub, source });
                 // Two requests with one fingerprint fly apart: the second is nobody's to join.
                 if shared {
                     flights.insert(fingerprint, Arc::clone(&flight));
@@ -103,6 +111,15 @@ impl Flights {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
+    /// Nobody joins the flights that the selector takes any more. Who listens already goes on.
+    pub(super) fn detach(&self, selector: &Selector) {
+        for shard in &self.shards {
+            // Looked at outside the lock: a key takes a hash of the whole request.
+            let flights: Vec<_> = shard.lock().values().map(Arc::clone).collect();
+            flights.iter().filter(|flight| flight.is_taken(selector)).for_each(|flight| self.forget(flight));
+        }
+    }
+
     fn forget(&self, flight: &Arc<Flight>) {
         let fingerprint = flight.probe.fingerprint();
         let mut flights = self.shard(fingerprint).lock();
@@ -114,12 +131,18 @@ impl Flights {
 
 struct Flight {
     probe: Arc<Probe>,
+    /// What its starter's answer can be selected by.
+    labels: Labels,
     hub: Arc<Hub>,
     /// Locked only while it is polled; `None` once it has ended.
     source: Mutex<Option<FlightSource>>,
 }
 
 impl Flight {
+    fn is_taken(&self, selector: &Selector) -> bool {
+        selector.takes(self.probe.namespace(), &self.labels, || self.probe.key())
+    }
+
     /// Rule 5: whoever failed to get hold of the source meanwhile relies on us.
     fn let_go(&self, place: MutexGuard<'_, Option<FlightSource>>) {
         drop(place);

@@ -10,9 +10,12 @@ use futures_util::stream;
 use super::config::Cache;
 use super::fill::{Parts, Shared, fly};
 use super::flight::{FlightEvent, Landed, Listener};
+use super::handle::CacheHandle;
+use super::hot::Hot;
+use super::order::Order;
 use super::space::Space;
 use super::tiers::Tiers;
-use super::{Probe, Selector};
+use super::{Labels, Probe, Selector};
 use crate::client::{ClientInfo, LlmClient};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,13 +89,15 @@ fn settings(cache: &Cache) -> String {
 }
 
 fn share(cache: Cache) -> Result<Shared> {
-    let Cache { in_memory, namespaces, outer, tier_timeout, keys, store } = cache;
+    let Cache { in_memory, namespaces, outer, tier_timeout, keys, store, hottest } = cache;
     if tier_timeout.is_zero() {
         let advice = "give the tier at least a millisecond to answer";
         return Err(Error::config("cache", "tier_timeout", "0s", advice));
     }
     let spaces = namespaces.into_iter().map(|namespace| Space::new(namespace, in_memory)).collect::<Result<_>>()?;
-    Ok(Shared { flights: Arc::default(), tiers: Tiers::new(spaces, outer, tier_timeout), keys, store })
+    let flights = Arc::default();
+    let tiers = Tiers::new(spaces, outer, tier_timeout, Arc::clone(&flights));
+    Ok(Shared { flights, tiers, keys, store, hot: (hottest > 0).then(|| Hot::new(hottest)) })
 }
 
 /// Bytes for people: `256 MiB`, `100000 bytes`.
@@ -113,6 +118,16 @@ impl CacheLayer {
     /// How often a tier outside memory failed and was passed over.
     pub fn tier_errors(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.tiers.errors())
+    }
+
+    /// The cache at work in this stack.
+    pub(crate) fn handle(
+        &self,
+        client: Arc<dyn LlmClient>,
+        below: Arc<dyn LlmClient>,
+        env: &Env,
+    ) -> Result<CacheHandle> {
+        Ok(CacheHandle::new(client, below, self.shared.clone()?, env.clone()))
     }
 
     /// Forgets entries in every tier; how many, where the tiers can tell. It waits for the tiers as long as they take;
@@ -161,8 +176,9 @@ impl fmt::Debug for Cached {
 
 impl Cached {
     fn listen(&self, probe: Probe, request: &ChatRequest, streaming: bool) -> Result<Listener> {
+        let labels = || Labels::of(request);
         let (parts, request) = (Arc::clone(&self.0), request.clone());
-        self.0.shared.flights.join(probe, |probe| fly(parts, probe, request, streaming))
+        self.0.shared.flights.join(probe, labels, |probe| fly(parts, probe, request, streaming))
     }
 
     /// Whether a joined flight failed for a reason that was its starter's alone: the starter's deadline.
@@ -177,10 +193,13 @@ impl Cached {
             let landed = std::future::poll_fn(|cx| listener.poll_landed(cx)).await;
             let leader = listener.is_leader();
             match landed {
-                Ok(landed) if leader => return Ok(landed.answer),
+                Ok(landed) if leader => {
+                    self.trace(leader, &landed);
+                    return Ok(landed.answer);
+                }
                 Ok(landed) => return Ok(landed.entry.respond(self.trace(leader, &landed))),
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.0.failed(leader, &request, error)),
             }
         }
     }
@@ -193,13 +212,14 @@ impl Cached {
             match std::future::poll_fn(|cx| listener.poll_event(cx)).await {
                 Ok(first) => return Ok(self.stream(listener, first)),
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.0.failed(leader, &request, error)),
             }
         }
     }
 
     fn trace(&self, leader: bool, landed: &Landed) -> Trace {
-        if leader { *landed.answer.trace() } else { self.0.saved(&landed.entry, Source::Coalesced) }
+        let saved = || self.0.saved(&landed.entry, Source::Coalesced);
+        self.0.landed(landed, if leader { *landed.answer.trace() } else { saved() })
     }
 
     /// What a listener hears, as a stream.
@@ -236,24 +256,30 @@ impl LlmClient for Cached {
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
+        if let Some(order) = request.extensions.get::<Order>() {
+            return Box::pin(self.0.carry_out(order, &request)).await;
+        }
         let probe = self.0.probe(&request);
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {
-            Some((entry, tier)) => Ok(entry.respond(entry.saved(Source::Cache(tier), probe.now()))),
-            None if control.is_some_and(|control| control.only_if_cached) => Err(not_cached()),
+            Some(found) => Ok(found.0.respond(self.0.hit(space, (&probe, &request), &found))),
+            None if control.is_some_and(|control| control.only_if_cached) => Err(self.0.failed(true, &request, not_cached())),
             // Boxed, so that a hit does not carry the miss's state around.
             None => Box::pin(self.miss(probe, request)).await,
         }
     }
 
     async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
+        if let Some(order) = request.extensions.get::<Order>() {
+            return Ok(ChatStream::from_response(&Box::pin(self.0.carry_out(order, &request)).await?));
+        }
         let probe = self.0.probe(&request);
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {
-            Some((entry, tier)) => Ok(entry.replay(entry.saved(Source::Cache(tier), probe.now()))),
-            None if control.is_some_and(|control| control.only_if_cached) => Err(not_cached()),
+            Some(found) => Ok(found.0.replay(self.0.hit(space, (&probe, &request), &found))),
+            None if control.is_some_and(|control| control.only_if_cached) => Err(self.0.failed(true, &request, not_cached())),
             None => Box::pin(self.miss_stream(probe, request)).await,
         }
     }

@@ -13,23 +13,33 @@
 mod breaker;
 mod canonical;
 mod config;
+mod counts;
 mod entry;
 #[cfg(feature = "_envelope")]
 mod envelope;
+mod export;
 mod fill;
 mod flight;
 mod guard;
+mod handle;
+mod hot;
 mod key;
 mod key_policy;
 mod layer;
+mod lines;
+mod log;
 mod namespace;
+mod order;
 mod payload;
 mod removals;
 mod selector;
 mod space;
+mod stats;
 mod store_policy;
 pub mod tier;
 mod tiers;
+mod warm;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,13 +50,18 @@ pub use config::Cache;
 pub use entry::Entry;
 #[cfg(feature = "_envelope")]
 pub use envelope::MacKey;
+pub use export::Imported;
+pub use handle::CacheHandle;
 pub use key::{CacheKey, Probe};
 pub use key_policy::KeyPolicy;
 pub use layer::CacheLayer;
 pub use namespace::Namespace;
+pub use order::EntryInfo;
 pub use payload::{Payload, StoredValue, StoredVector};
 pub use selector::{Labels, Selector};
+pub use stats::{CacheStats, NamespaceStats, TierStats};
 pub use store_policy::StorePolicy;
+pub use warm::{WarmUp, Warmed};
 
 use crate::error::Result;
 

@@ -3,6 +3,7 @@
 use wildmatch::WildMatch;
 
 use super::{CacheKey, Entry};
+use crate::types::{CacheControl, ChatRequest};
 
 /// Which entries to forget.
 ///
@@ -57,6 +58,12 @@ pub struct Labels {
 }
 
 impl Labels {
+    /// Those of the answer to this request.
+    pub(super) fn of(request: &ChatRequest) -> Self {
+        let tags = request.extensions.get::<CacheControl>().map_or(&[][..], |control| &control.tags);
+        Self::new(&request.model).tags(tags)
+    }
+
     /// A name: the model of an answer or a vector, the key of a value.
     pub fn new(name: &str) -> Self {
         Self { name: name.into(), tags: Box::default() }

@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod cache_handle;
 mod cache_tiers;
 #[cfg(feature = "disk")]
 mod disk;

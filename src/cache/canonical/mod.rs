@@ -18,9 +18,9 @@ use bytes::Canonical;
 const VERSION: u8 = 2;
 
 /// What is asked for.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Kind {
+pub(super) enum Kind {
     Chat = 0,
     Embedding = 1,
     Value = 2,
@@ -91,6 +91,12 @@ pub(super) fn write_value(bytes: &mut Vec<u8>, namespace: &str, sharing: Sharing
     let mut out = Canonical(bytes);
     out.opening(Kind::Value, namespace, sharing);
     out.str(key);
+}
+
+/// What is asked for in a canonical form of this version.
+pub(super) fn kind(bytes: &[u8]) -> Option<Kind> {
+    let [VERSION, kind, ..] = bytes else { return None };
+    [Kind::Chat, Kind::Embedding, Kind::Value].into_iter().find(|known| *known as u8 == *kind)
 }
 
 /// The namespace in a canonical form.

@@ -2,21 +2,26 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use crate::cache::{CacheTier, Entry, Probe, Selector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::ByFingerprint;
+
+/// The name of the tier in memory.
+pub(in crate::cache) const MEMORY: &str = "memory";
 
 /// Answers in memory. A hit costs one lookup by fingerprint and one comparison of the request's bytes.
 ///
 /// It holds at most so many entries and at most so many bytes, whichever is reached first; the scan-resistant CLOCK-Pro
 /// of quick_cache decides who goes. An expired entry is never served; it goes when it is asked for or pushed out.
 pub struct Memory {
-    entries: Cache<u128, Arc<Entry>, ByBytes, ByFingerprint, DefaultLifecycle<u128, Arc<Entry>>>,
+    entries: Cache<u128, Arc<Entry>, ByBytes, ByFingerprint, Counting>,
+    evictions: Arc<AtomicU64>,
 }
 
 impl Memory {
@@ -39,9 +44,10 @@ impl Memory {
         let share = if entries == 1 { bytes / 2 + 1 } else { bytes.div_ceil(entries as u64) };
         let options = OptionsBuilder::new().estimated_items_capacity(entries).weight_capacity(bytes).build();
         let options = options.map_err(|error| Error::new(ErrorKind::Config, "cache", error.to_string()))?;
-        let entries =
-            Cache::with_options(options, ByBytes { share }, ByFingerprint::default(), DefaultLifecycle::default());
-        Ok(Self { entries })
+        let evictions = Arc::<AtomicU64>::default();
+        let counting = Counting(DefaultLifecycle::default(), Arc::clone(&evictions));
+        let entries = Cache::with_options(options, ByBytes { share }, ByFingerprint::default(), counting);
+        Ok(Self { entries, evictions })
     }
 
     /// How many entries it holds, expired ones included.
@@ -68,6 +74,21 @@ impl Memory {
 }
 
 impl Memory {
+    /// As [`find`](Self::find), but the entry's place in the order of eviction stays what it was.
+    pub(in crate::cache) fn peek(&self, probe: &Probe) -> Option<Arc<Entry>> {
+        self.entries.peek(&probe.fingerprint()).filter(|entry| entry.serves(probe))
+    }
+
+    /// Every entry, expired ones included.
+    pub(in crate::cache) fn all(&self) -> impl Iterator<Item = Arc<Entry>> {
+        self.entries.iter().map(|(_, entry)| entry)
+    }
+
+    /// How many entries were pushed out, or not let in because of their size.
+    pub(in crate::cache) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
     /// Forgets this very entry, if it is still what is kept for its request.
     pub(in crate::cache) fn forget(&self, probe: &Probe, entry: &Arc<Entry>) {
         self.entries.remove_if(&probe.fingerprint(), |stored| Arc::ptr_eq(stored, entry));
@@ -82,7 +103,7 @@ impl Memory {
 #[async_trait]
 impl CacheTier for Memory {
     fn name(&self) -> &'static str {
-        "memory"
+        MEMORY
     }
 
     async fn get(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
@@ -108,6 +129,19 @@ impl CacheTier for Memory {
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory").field("entries", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// Counts who is pushed out.
+#[derive(Debug, Clone)]
+struct Counting(DefaultLifecycle<u128, Arc<Entry>>, Arc<AtomicU64>);
+
+impl Lifecycle<u128, Arc<Entry>> for Counting {
+    type RequestState = <DefaultLifecycle<u128, Arc<Entry>> as Lifecycle<u128, Arc<Entry>>>::RequestState;
+
+    fn on_evict(&self, state: &mut Self::RequestState, key: u128, entry: Arc<Entry>) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.on_evict(state, key, entry);
     }
 }
 
