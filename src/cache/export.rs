@@ -144,7 +144,7 @@ impl CacheHandle {
             };
             *count += 1;
             read += 1;
-            if read % TURN == 0 {
+            if read.is_multiple_of(TURN) {
                 tokio::task::yield_now().await;
             }
         }

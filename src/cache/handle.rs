@@ -66,12 +66,7 @@ pub(super) struct Held {
 }
 
 impl CacheHandle {
-    pub(super) fn new(
-        client: Arc<dyn LlmClient>,
-        below: Arc<dyn LlmClient>,
-        shared: Arc<Shared>,
-        env: Env,
-    ) -> Self {
+    pub(super) fn new(client: Arc<dyn LlmClient>, below: Arc<dyn LlmClient>, shared: Arc<Shared>, env: Env) -> Self {
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
         let held = Held { client, below, shared, env, ended, _guard: guard };
@@ -196,6 +191,7 @@ impl CacheHandle {
 
 impl fmt::Debug for CacheHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheHandle").field("client", &self.held.client).finish_non_exhaustive()
+        let entries: usize = self.held.shared.tiers.memories().map(|memory| memory.len()).sum();
+        f.debug_struct("CacheHandle").field("entries", &entries).finish_non_exhaustive()
     }
 }

@@ -264,7 +264,9 @@ impl LlmClient for Cached {
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {
             Some(found) => Ok(found.0.respond(self.0.hit(space, (&probe, &request), &found))),
-            None if control.is_some_and(|control| control.only_if_cached) => Err(self.0.failed(true, &request, not_cached())),
+            None if control.is_some_and(|control| control.only_if_cached) => {
+                Err(self.0.failed(true, &request, not_cached()))
+            }
             // Boxed, so that a hit does not carry the miss's state around.
             None => Box::pin(self.miss(probe, request)).await,
         }
@@ -279,7 +281,9 @@ impl LlmClient for Cached {
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {
             Some(found) => Ok(found.0.replay(self.0.hit(space, (&probe, &request), &found))),
-            None if control.is_some_and(|control| control.only_if_cached) => Err(self.0.failed(true, &request, not_cached())),
+            None if control.is_some_and(|control| control.only_if_cached) => {
+                Err(self.0.failed(true, &request, not_cached()))
+            }
             None => Box::pin(self.miss_stream(probe, request)).await,
         }
     }

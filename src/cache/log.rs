@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn a_provider_s_log_is_understood() {
-        let line = br#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"stream_options":{},"top_k":3}"#;
+        let line =
+            br#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"stream_options":{},"top_k":3}"#;
         let request = parse(line).unwrap();
         assert_eq!(request.extra.keys().collect::<Vec<_>>(), ["top_k"]);
         for bad in [&b"{"[..], b"[]", b"{}", br#"{"model":"m"}"#, br#"{"messages":[]}"#] {

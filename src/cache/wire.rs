@@ -85,7 +85,7 @@ struct WireVector<'a> {
     inner: Cow<'a, Extra>,
 }
 
-fn is_empty(extra: &Cow<'_, Extra>) -> bool {
+fn is_empty(extra: &Extra) -> bool {
     extra.is_empty()
 }
 

@@ -259,7 +259,8 @@ async fn who_asks_after_a_removal_joins_no_flight_from_before() {
     for selector in selectors() {
         for streaming in [false, true] {
             let gate = Gate::closed();
-            let upstream = Scripted::new().then(Reply::text("old")).then(Reply::text("new")).always("newer").gate(&gate);
+            let upstream =
+                Scripted::new().then(Reply::text("old")).then(Reply::text("new")).always("newer").gate(&gate);
             let upstream = Arc::new(upstream);
             let (client, cache) = built(&upstream, Cache::memory(100));
             let start = || {
@@ -563,7 +564,8 @@ async fn the_hottest_of_one_run_warm_the_next() {
     let upstream = Arc::new(Scripted::new());
     let settings = || Cache::memory(1_000).ttl(Duration::from_secs(600)).track_hottest(8);
     let (client, cache) = built(&upstream, settings());
-    let steps = |n: usize| ask(&n.to_string()).with(Tenant(format!("t{n}"))).with(CacheControl::new().tag("x").no_cache());
+    let steps =
+        |n: usize| ask(&n.to_string()).with(Tenant(format!("t{n}"))).with(CacheControl::new().tag("x").no_cache());
     for n in 0..20 {
         client.chat(steps(n)).await.unwrap();
     }
