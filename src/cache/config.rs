@@ -107,7 +107,7 @@ impl Cache {
 
     /// Tracks so many of the requests that are hit most, for [`CacheHandle::hottest`](super::CacheHandle::hottest); at most
     /// 1024, zero tracks none. None unless set: tracked requests stay in memory as long as they are tracked. 64 are enough
-    /// for most: who has more than a 64th of the hits is found. It costs a hit 1 to 2 ns, and one in 16 a scan of so many
+    /// for most: who has more than a 64th of the hits is found. It costs a hit a few ns, and one in 16 a scan of so many
     /// numbers.
     #[must_use]
     pub fn track_hottest(mut self, requests: usize) -> Self {

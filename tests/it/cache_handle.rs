@@ -38,6 +38,17 @@ fn built_at(clock: TokioClock, upstream: &Arc<Scripted>, cache: Cache) -> (Optim
     (client, handle)
 }
 
+/// Lets others run until it is so.
+async fn until(so: impl Fn() -> bool) {
+    for _ in 0..100_000 {
+        if so() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("it never came");
+}
+
 fn responses(stats: &CacheStats) -> (u64, u64, u64, u64, u64) {
     let one = stats.namespace("responses").unwrap();
     (one.hits, one.misses, one.coalesced, one.stored, one.declined)
@@ -274,9 +285,7 @@ async fn who_asks_after_a_removal_joins_no_flight_from_before() {
                 })
             };
             let reached = async |calls: usize| {
-                while upstream.active() < calls {
-                    tokio::task::yield_now().await;
-                }
+                until(|| upstream.active() >= calls).await;
             };
             let before = start();
             reached(1).await;
@@ -306,14 +315,10 @@ async fn a_removal_by_request_detaches_too() {
     let (client, cache) = built(&upstream, Cache::memory(100));
     let (before, other) = (client.clone(), client.clone());
     let before = tokio::spawn(async move { before.chat(ask("a")).await });
-    while upstream.active() < 1 {
-        tokio::task::yield_now().await;
-    }
+    until(|| upstream.active() >= 1).await;
     cache.remove(ask("a")).await.unwrap();
     let after = tokio::spawn(async move { other.chat(ask("a")).await });
-    while upstream.active() < 2 {
-        tokio::task::yield_now().await;
-    }
+    until(|| upstream.active() >= 2).await;
     gate.open();
     assert_eq!(before.await.unwrap().unwrap().text(), "old");
     assert_eq!(after.await.unwrap().unwrap().text(), "new");
@@ -357,9 +362,7 @@ async fn what_was_read_outside_during_a_removal_does_not_come_back() {
         let cache = cache.clone();
         async move { cache.clear().await }
     });
-    while far.removals.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| far.removals.load(Ordering::SeqCst) > 0).await;
     // Its removal has begun; a reader finds the old answer there.
     let reader = tokio::spawn({
         let second = second.clone();
@@ -531,9 +534,7 @@ async fn a_warm_up_ends_with_its_handle_and_with_the_client() {
     let upstream = Arc::new(Scripted::new().gate(&gate));
     let (client, cache) = built(&upstream, Cache::memory(100));
     let reached = async |calls: usize| {
-        while upstream.active() != calls {
-            tokio::task::yield_now().await;
-        }
+        until(|| upstream.active() == calls).await;
     };
     let dropped = cache.warm_up((0..20).map(|n| ask(&n.to_string())));
     reached(4).await;
