@@ -49,6 +49,28 @@
 //!   [`Scheduler`]; each module's page says what is expected of one.
 //! - Time, randomness, token counts and prices come from [`Env`]; tests set them.
 //!
+//! # The cache at work
+//!
+//! [`OptimizedClient::cache`] gives a handle on it: [`stats`](cache::CacheHandle::stats) by namespace and tier, single
+//! answers ([`get`](cache::CacheHandle::get), [`peek`](cache::CacheHandle::peek), [`put`](cache::CacheHandle::put),
+//! [`remove`](cache::CacheHandle::remove)), removal by [`Selector`](cache::Selector), now and again later, memory as lines
+//! of JSON ([`export`](cache::CacheHandle::export), [`import`](cache::CacheHandle::import)), and warm-up from a list, a
+//! log, or the hottest requests of another run ([`warm_up`](cache::CacheHandle::warm_up)).
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
+//! # use sluicegate::{OptimizedClient, cache::{Cache, Selector}, providers::client_fn, types::{ChatRequest, ChatResponse}};
+//! # let client = client_fn(|_request| async { Ok(ChatResponse::from_text("Rayleigh scattering.")) });
+//! let llm = OptimizedClient::builder(client).cache(Cache::memory(10_000)).build()?;
+//! if let Some(cache) = llm.cache() {
+//!     let warmed = cache.warm_up([ChatRequest::new("gpt-5-mini").user("Why is the sky blue?")]).await;
+//!     assert_eq!(warmed.stored, 1);
+//!     cache.remove_selected(&Selector::Pattern("responses/gpt-5*".into())).await?;
+//!     println!("{}", cache.stats());
+//! }
+//! # Ok(()) }
+//! ```
+//!
 //! # Promises
 //!
 //! - One upstream call per key: concurrent equal requests share one flight, streams too.

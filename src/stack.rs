@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 
-use crate::cache::CacheLayer;
+use crate::cache::{CacheHandle, CacheLayer};
 use crate::client::{ClientInfo, LlmClient};
 use crate::env::{Clock, Env, Observer, Random};
 use crate::error::{Error, ErrorKind, Result};
@@ -45,6 +45,7 @@ pub struct OptimizedClient(Arc<Inner>);
 
 struct Inner {
     outermost: Arc<dyn LlmClient>,
+    cache: Option<CacheHandle>,
     lines: Vec<(Slot, &'static str, String)>,
     stats: Arc<Stats>,
     env: Env,
@@ -60,6 +61,7 @@ struct Inner {
 pub struct Builder {
     client: Arc<dyn LlmClient>,
     layers: Vec<Placed>,
+    cache: Option<CacheLayer>,
     history: Option<HistoryLayer>,
     normalize: Option<Normalize>,
     twice: Option<Slot>,
@@ -86,6 +88,7 @@ impl OptimizedClient {
         Builder {
             client: Arc::new(client),
             layers: Vec::new(),
+            cache: None,
             history: None,
             normalize: None,
             twice: None,
@@ -134,6 +137,11 @@ impl OptimizedClient {
         let info = self.info();
         let _ = write!(text, "client    {} {}", info.provider, info.endpoint);
         text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+
+    /// The cache at work, if it was given one with [`Builder::cache`]: its numbers, its entries, its removal.
+    pub fn cache(&self) -> Option<CacheHandle> {
+        self.0.cache.clone()
     }
 
     /// What it did so far.
@@ -189,8 +197,10 @@ impl Builder {
     }
 
     /// Caches answers, and serves simultaneous equal requests with one upstream call.
-    pub fn cache(self, cache: impl Into<CacheLayer>) -> Self {
-        self.set(Slot::Cache, Side::Own, cache.into())
+    pub fn cache(mut self, cache: impl Into<CacheLayer>) -> Self {
+        let layer = cache.into();
+        self.cache = Some(layer.clone());
+        self.set(Slot::Cache, Side::Own, layer)
     }
 
     /// Keeps prompts within a budget.
@@ -294,14 +304,19 @@ impl Builder {
         self = self.set(Slot::Attempt, Side::Own, AttemptLayer::new(Arc::clone(&stats)));
         self.layers.sort_by_key(|placed| (placed.slot, placed.side));
         let mut client = self.client;
+        let mut below = Arc::clone(&client);
         for placed in self.layers.iter().rev() {
+            if placed.slot == Slot::Observe && placed.side == Side::Own {
+                below = Arc::clone(&client);
+            }
             client = placed.layer.wrap(client, &self.env)?;
         }
+        let cache = self.cache.map(|layer| layer.handle(Arc::clone(&client), below, &self.env)).transpose()?;
         let line = |placed: &Placed| (placed.slot, placed.layer.name(), placed.layer.settings());
         let lines = self.layers.iter().map(line).collect();
         let gate = Arc::new(Gate::default());
         let _closing = self.env.closing().clone().drop_guard();
-        Ok(OptimizedClient(Arc::new(Inner { outermost: client, lines, stats, env: self.env, gate, _closing })))
+        Ok(OptimizedClient(Arc::new(Inner { outermost: client, cache, lines, stats, env: self.env, gate, _closing })))
     }
 }
 

@@ -111,6 +111,11 @@ impl Entry {
         *self.key.get_or_init(|| CacheKey::of(&self.canonical))
     }
 
+    /// The canonical bytes of its request.
+    pub(super) fn canonical(&self) -> &[u8] {
+        &self.canonical
+    }
+
     /// The key, if it has been computed.
     pub(super) fn known_key(&self) -> Option<CacheKey> {
         self.key.get().copied()

@@ -10,6 +10,7 @@ use super::adaptive::{Adaptive, Life};
 use super::embed::Fetched;
 use super::flight::{FlightEvent, FlightSource, Flights, Landed};
 use super::freshness::{Freshness, Verdict, is_fresher, keeps, passes, refreshes};
+use super::hot::Hot;
 use super::key_policy::KeyPolicy;
 use super::near::Moment;
 use super::predict::Predict;
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) predict: Option<Predict>,
     pub(super) batches: Arc<Shares<Arc<Fetched>>>,
     pub(super) values: ValueParts,
+    pub(super) hot: Option<Hot>,
 }
 
 /// What a look-up and a miss need.
@@ -55,23 +57,9 @@ pub(super) struct Parts {
 /// A stored answer that a call takes.
 pub(super) struct Hit {
     pub(super) entry: Arc<Entry>,
-    tier: &'static str,
+    pub(super) tier: &'static str,
     /// Whether it is to be asked for again in the background.
     pub(super) refresh: bool,
-}
-
-impl Hit {
-    /// As a call gives it, at this time.
-    #[inline]
-    pub(super) fn respond(&self, now: Instant) -> ChatResponse {
-        self.entry.respond(self.entry.saved(Source::Cache(self.tier), now))
-    }
-
-    /// As a stream gives it, at this time.
-    #[inline]
-    pub(super) fn replay(&self, now: Instant) -> ChatStream {
-        self.entry.replay(self.entry.saved(Source::Cache(self.tier), now))
-    }
 }
 
 /// What is asked upstream.
@@ -82,9 +70,20 @@ pub(super) struct Question {
     pub(super) seen: Option<Arc<Entry>>,
 }
 
+impl Question {
+    /// What the answer can be selected by: its model, the tags of the call, and those of the entry it replaces.
+    pub(super) fn labels(&self) -> Labels {
+        let control = self.request.extensions.get::<CacheControl>();
+        let given = control.map_or(&[][..], |control| &control.tags).iter().map(String::as_str);
+        let had = self.seen.iter().flat_map(|seen| seen.labels().tags.iter().map(|tag| &**tag));
+        let had = had.filter(|tag| !control.is_some_and(|control| control.tags.iter().any(|given| given == tag)));
+        Labels::new(&self.request.model).tags(given.chain(had))
+    }
+}
+
 /// When an answer was asked for.
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+pub(super) struct Asked {
     since: Moment,
     at: Instant,
 }
@@ -154,7 +153,7 @@ impl Parts {
     }
 
     /// What this call takes instead of its failure. It is looked up now: it may have been removed since the call began.
-    pub(super) async fn instead_of(&self, error: &Error, request: &ChatRequest) -> Option<(Hit, Instant)> {
+    pub(super) async fn instead_of(&self, error: &Error, request: &ChatRequest) -> Option<(Arc<Entry>, Trace)> {
         let freshness = &self.shared.freshness;
         let control = request.extensions.get::<CacheControl>();
         if freshness.grace().is_zero() || !passes(error.kind()) || control.is_some_and(|control| control.no_cache) {
@@ -163,7 +162,10 @@ impl Parts {
         let (probe, space) = (self.probe(request), self.space(control).ok()?);
         let (entry, tier) = self.shared.tiers.find(&self.env, space, &probe).await?;
         let takes = freshness.consoles(&entry, control, probe.now());
-        takes.then(|| (Hit { entry, tier, refresh: false }, probe.now()))
+        takes.then(|| {
+            let trace = self.hit(space, (&probe, request), (&entry, tier));
+            (entry, trace)
+        })
     }
 
     /// How long an answer to this call lives, and the life of its key that begins with it.
@@ -186,8 +188,7 @@ impl Parts {
     ) -> Error {
         let control = question.request.extensions.get::<CacheControl>();
         if control.is_none_or(keeps) {
-            let labels = labels(question, control);
-            self.shared.tiers.near().failed(probe, labels, &error, self.env.now(), asked.since);
+            self.shared.tiers.near().failed(probe, question.labels(), &error, self.env.now(), asked.since);
         }
         if let Some(held) = held {
             held.open().await;
@@ -201,14 +202,14 @@ impl Parts {
         one(Ok(FlightEvent::Landed(Landed { entry, answer, kept: true })))
     }
 
-    fn asked(&self) -> Asked {
+    pub(super) fn asked(&self) -> Asked {
         Asked { since: self.shared.tiers.near().now(), at: self.env.now() }
     }
 
     /// The answer has come whole: keep it if it may be kept, and tell.
     ///
     /// Where no layer below has priced it, the price is that of the model asked for, as there.
-    async fn land(
+    pub(super) async fn land(
         &self,
         probe: &Probe,
         question: &Question,
@@ -225,11 +226,12 @@ impl Parts {
         let space = self.space(control)?;
         let (ttl, life) = self.life(space, probe, control);
         let entry = Entry::new(probe, Arc::clone(answer.completion()), chunks.into(), created, ttl, cost)
-            .with_labels(labels(question, control))
+            .with_labels(question.labels())
             .with_grace(self.shared.freshness.grace())
             .with_took(created.saturating_duration_since(asked.at));
         let entry = Arc::new(entry);
-        let kept = control.is_none_or(keeps) && self.shared.store.takes(request, answer.completion());
+        let wanted = control.is_none_or(keeps);
+        let kept = wanted && space.counts.admit(self.shared.store.takes(request, answer.completion()));
         if kept {
             if let (Some(adaptive), Some(life)) = (&self.shared.adaptive, life) {
                 let _ = entry.life().set(Arc::clone(&life));
@@ -249,14 +251,6 @@ impl Parts {
     pub(super) fn saved(&self, entry: &Entry, source: Source) -> Trace {
         entry.saved(source, self.env.now())
     }
-}
-
-/// What the answer can be selected by: its model, the tags of the call, and those of the entry it replaces.
-fn labels(question: &Question, control: Option<&CacheControl>) -> Labels {
-    let given = control.map_or(&[][..], |control| &control.tags).iter().map(String::as_str);
-    let had = question.seen.iter().flat_map(|seen| seen.labels().tags.iter().map(|tag| &**tag));
-    let had = had.filter(|tag| !control.is_some_and(|control| control.tags.iter().any(|given| given == tag)));
-    Labels::new(&question.request.model).tags(given.chain(had))
 }
 
 /// Asks upstream, as a call or as a stream, and keeps the answer.

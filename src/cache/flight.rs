@@ -18,6 +18,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_core::Stream;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Entry, Probe};
+use super::{Entry, Labels, Probe, Selector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::ByFingerprint;
 use crate::types::{ChatChunk, ChatResponse};
@@ -56,19 +57,26 @@ pub(super) struct Flights {
     shards: [Mutex<HashMap<u128, Arc<Flight>, ByFingerprint>>; 16],
 }
 
+impl fmt::Debug for Flights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").field("open", &self.len()).finish_non_exhaustive()
+    }
+}
+
 impl Flights {
     fn shard(&self, fingerprint: u128) -> &Mutex<HashMap<u128, Arc<Flight>, ByFingerprint>> {
         // The low half feeds the map's own hash, so the shard is taken from the high one.
         &self.shards[(fingerprint >> 124) as usize]
     }
 
-    /// Joins the flight of this request, or starts one with `source`.
+    /// Joins the flight of this request, or starts one with `source` that can be selected by `labels`.
     ///
     /// # Errors
     /// When the request is asked from inside its own flight: it would wait for itself.
     pub(super) fn join(
         self: &Arc<Self>,
         probe: Probe,
+        labels: impl FnOnce() -> Labels,
         source: impl FnOnce(Arc<Probe>) -> FlightSource,
     ) -> Result<Listener> {
         let fingerprint = probe.fingerprint();
@@ -86,7 +94,7 @@ impl Flights {
             }
             _ => {
                 let shared = known.is_none();
-                let flight = Flight::new(probe, source);
+                let flight = Flight::new(probe, labels(), source);
                 // Two requests with one fingerprint fly apart: the second is nobody's to join.
                 if shared {
                     flights.insert(fingerprint, Arc::clone(&flight));
@@ -101,6 +109,7 @@ impl Flights {
     pub(super) fn start(
         self: &Arc<Self>,
         probe: Probe,
+        labels: Labels,
         source: impl FnOnce(Arc<Probe>) -> FlightSource,
     ) -> Option<Listener> {
         let fingerprint = probe.fingerprint();
@@ -108,7 +117,7 @@ impl Flights {
         if flights.contains_key(&fingerprint) {
             return None;
         }
-        let flight = Flight::new(probe, source);
+        let flight = Flight::new(probe, labels, source);
         flights.insert(fingerprint, Arc::clone(&flight));
         Some(Listener::new(self, flight, true))
     }
@@ -123,6 +132,15 @@ impl Flights {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
+    /// Nobody joins the flights that the selector takes any more. Who listens already goes on.
+    pub(super) fn detach(&self, selector: &Selector) {
+        for shard in &self.shards {
+            // Looked at outside the lock: a key takes a hash of the whole request.
+            let flights: Vec<_> = shard.lock().values().map(Arc::clone).collect();
+            flights.iter().filter(|flight| flight.is_taken(selector)).for_each(|flight| self.forget(flight));
+        }
+    }
+
     fn forget(&self, flight: &Arc<Flight>) {
         let fingerprint = flight.probe.fingerprint();
         let mut flights = self.shard(fingerprint).lock();
@@ -134,6 +152,8 @@ impl Flights {
 
 struct Flight {
     probe: Arc<Probe>,
+    /// What its starter's answer can be selected by.
+    labels: Labels,
     hub: Arc<Hub>,
     /// Locked only while it is polled; `None` once it has ended.
     source: Mutex<Option<FlightSource>>,
@@ -141,11 +161,15 @@ struct Flight {
 
 impl Flight {
     /// With one listener, who is yet to be made.
-    fn new(probe: Probe, source: impl FnOnce(Arc<Probe>) -> FlightSource) -> Arc<Self> {
+    fn new(probe: Probe, labels: Labels, source: impl FnOnce(Arc<Probe>) -> FlightSource) -> Arc<Self> {
         let probe = Arc::new(probe);
         let hub = Arc::new(Hub(Mutex::new(Log { listeners: 1, ..Log::default() }), AtomicBool::new(true)));
         let source = Mutex::new(Some(source(Arc::clone(&probe))));
-        Arc::new(Self { probe, hub, source })
+        Arc::new(Self { probe, labels, hub, source })
+    }
+
+    fn is_taken(&self, selector: &Selector) -> bool {
+        selector.takes(self.probe.namespace(), &self.labels, || self.probe.key())
     }
 
     /// Rule 5: whoever failed to get hold of the source meanwhile relies on us.

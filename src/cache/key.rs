@@ -102,6 +102,11 @@ impl Probe {
         Self::write(now, |bytes| write_value(bytes, namespace, sharing, key))
     }
 
+    /// The probe of a request whose canonical bytes these are, at this time.
+    pub(super) fn of_bytes(canonical: &[u8], now: Instant) -> Self {
+        Self::write(now, |bytes| bytes.extend_from_slice(canonical))
+    }
+
     /// A probe of what is written into the buffer.
     fn write(now: Instant, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut bytes = BUFFER.take();

@@ -13,8 +13,11 @@ use super::config::Cache;
 use super::embed::embed;
 use super::fill::{Parts, Question, Shared, fly};
 use super::flight::{FlightEvent, Landed, Listener};
+use super::handle::CacheHandle;
+use super::hot::Hot;
 use super::near::Near;
 use super::negative::Failures;
+use super::order::Order;
 use super::predict::Predict;
 use super::refresh::{self, Refreshes};
 use super::space::Space;
@@ -117,7 +120,7 @@ fn settings(cache: &Cache) -> String {
 
 fn share(cache: Cache) -> Result<Shared> {
     let Cache { in_memory, namespaces, outer, fleet, lease_term, tier_timeout, keys, store, .. } = cache;
-    let Cache { freshness, negative, adaptive, predicted, .. } = cache;
+    let Cache { freshness, negative, adaptive, predicted, hottest, .. } = cache;
     freshness.check()?;
     if tier_timeout.is_zero() {
         let advice = "give the tier at least a millisecond to answer";
@@ -135,9 +138,11 @@ fn share(cache: Cache) -> Result<Shared> {
     store.check()?;
     let spaces = namespaces.into_iter().map(|namespace| Space::new(namespace, in_memory)).collect::<Result<_>>()?;
     let failures = negative.map(Failures::new).transpose()?;
+    let flights = Arc::default();
+    let near = Near::new(spaces, failures, Arc::clone(&flights));
     Ok(Shared {
-        flights: Arc::default(),
-        tiers: Tiers::new(Near::new(spaces, failures), outer, fleet, tier_timeout),
+        flights,
+        tiers: Tiers::new(near, outer, fleet, tier_timeout),
         keys,
         store,
         lease_term,
@@ -145,6 +150,7 @@ fn share(cache: Cache) -> Result<Shared> {
         refreshes: Refreshes::default(),
         adaptive: adaptive.map(|(min, max)| Adaptive::new(min, max)).transpose()?,
         predict: (predicted > 0).then(|| Predict::new(predicted)),
+        hot: (hottest > 0).then(|| Hot::new(hottest)),
         batches: Arc::default(),
         values: ValueParts::default(),
     })
@@ -183,6 +189,16 @@ impl CacheLayer {
     /// How often a refresh was not started because 32 were under way.
     pub fn skipped_refreshes(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.refreshes.skipped())
+    }
+
+    /// The cache at work in this stack.
+    pub(crate) fn handle(
+        &self,
+        client: Arc<dyn LlmClient>,
+        below: Arc<dyn LlmClient>,
+        env: &Env,
+    ) -> Result<CacheHandle> {
+        Ok(CacheHandle::new(client, below, self.shared.clone()?, env.clone()))
     }
 
     /// Forgets entries in every tier; how many, where the tiers can tell. It waits for the tiers as long as they take;
@@ -237,8 +253,8 @@ impl fmt::Debug for Cached {
 impl Cached {
     fn listen(&self, probe: Probe, request: &ChatRequest, streaming: bool) -> Result<Listener> {
         let question = Question { request: request.clone(), streaming, seen: None };
-        let parts = Arc::clone(&self.0);
-        self.0.shared.flights.join(probe, |probe| fly(parts, probe, question))
+        let (parts, labels) = (Arc::clone(&self.0), question.labels());
+        self.0.shared.flights.join(probe, || labels, |probe| fly(parts, probe, question))
     }
 
     /// Whether a joined flight failed for a reason that was its starter's alone: the starter's deadline.
@@ -263,12 +279,18 @@ impl Cached {
             let landed = std::future::poll_fn(|cx| listener.poll_landed(cx)).await;
             let leader = listener.is_leader();
             match landed {
-                Ok(landed) if leader => return Ok(landed.answer),
+                Ok(landed) if leader => {
+                    trace(&self.0, leader, &landed);
+                    return Ok(landed.answer);
+                }
                 Ok(landed) => return Ok(landed.entry.respond(trace(&self.0, leader, &landed))),
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
                 Err(error) => {
                     let instead = self.0.instead_of(&error, &request).await;
-                    return instead.map(|(hit, now)| hit.respond(now)).ok_or(error);
+                    return match instead {
+                        Some((entry, trace)) => Ok(entry.respond(trace)),
+                        None => Err(self.0.missed(leader, &request, error)),
+                    };
                 }
             }
         }
@@ -284,7 +306,10 @@ impl Cached {
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
                 Err(error) => {
                     let instead = self.0.instead_of(&error, &request).await;
-                    return instead.map(|(hit, now)| hit.replay(now)).ok_or(error);
+                    return match instead {
+                        Some((entry, trace)) => Ok(entry.replay(trace)),
+                        None => Err(self.0.missed(leader, &request, error)),
+                    };
                 }
             }
         }
@@ -318,7 +343,8 @@ impl Cached {
 }
 
 fn trace(parts: &Parts, leader: bool, landed: &Landed) -> Trace {
-    if leader { *landed.answer.trace() } else { parts.saved(&landed.entry, Source::Coalesced) }
+    let saved = || parts.saved(&landed.entry, Source::Coalesced);
+    parts.landed(landed, if leader { *landed.answer.trace() } else { saved() })
 }
 
 #[async_trait]
@@ -328,6 +354,9 @@ impl LlmClient for Cached {
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
+        if let Some(order) = request.extensions.get::<Order>() {
+            return Box::pin(self.0.carry_out(order, &request)).await;
+        }
         if self.passes_by(&request)? {
             return self.0.inner.chat(request).await;
         }
@@ -339,15 +368,21 @@ impl LlmClient for Cached {
                 if hit.refresh {
                     refresh::start(&self.0, &probe, &request, &hit.entry);
                 }
-                Ok(hit.respond(probe.now()))
+                let trace = self.0.hit(space, (&probe, &request), (&hit.entry, hit.tier));
+                Ok(hit.entry.respond(trace))
             }
-            None if control.is_some_and(|control| control.only_if_cached) => Err(not_cached()),
+            None if control.is_some_and(|control| control.only_if_cached) => {
+                Err(self.0.missed(true, &request, not_cached()))
+            }
             // Boxed, so that a hit does not carry the miss's state around.
             None => Box::pin(self.miss(probe, request)).await,
         }
     }
 
     async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
+        if let Some(order) = request.extensions.get::<Order>() {
+            return Ok(ChatStream::from_response(&Box::pin(self.0.carry_out(order, &request)).await?));
+        }
         if self.passes_by(&request)? {
             return self.0.inner.chat_stream(request).await;
         }
@@ -359,9 +394,12 @@ impl LlmClient for Cached {
                 if hit.refresh {
                     refresh::start(&self.0, &probe, &request, &hit.entry);
                 }
-                Ok(hit.replay(probe.now()))
+                let trace = self.0.hit(space, (&probe, &request), (&hit.entry, hit.tier));
+                Ok(hit.entry.replay(trace))
             }
-            None if control.is_some_and(|control| control.only_if_cached) => Err(not_cached()),
+            None if control.is_some_and(|control| control.only_if_cached) => {
+                Err(self.0.missed(true, &request, not_cached()))
+            }
             None => Box::pin(self.miss_stream(probe, request)).await,
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::fleet::{Follower, Invalidation};
+use super::flight::Flights;
 use super::negative::Failures;
 use super::removals::{Mark, Removals};
 use super::space::Space;
@@ -20,6 +21,8 @@ use crate::error::{Error, Result};
 pub(super) struct Near {
     spaces: Vec<Space>,
     failures: Option<Failures>,
+    /// What is under way is not joined any more once it is removed.
+    flights: Arc<Flights>,
     /// What somebody removed: whatever was asked for before is not kept after it.
     removals: Removals,
     /// What changed in a shared store: whatever was read from there before does not fill memory after it.
@@ -37,13 +40,17 @@ pub(super) struct Moment {
 }
 
 impl Near {
-    pub(super) fn new(spaces: Vec<Space>, failures: Option<Failures>) -> Self {
+    pub(super) fn new(spaces: Vec<Space>, failures: Option<Failures>, flights: Arc<Flights>) -> Self {
         let (removals, changes, echoes) = (Removals::default(), Removals::default(), Echoes::default());
-        Self { spaces, failures, removals, changes, echoes, told: AtomicBool::new(false) }
+        Self { spaces, failures, flights, removals, changes, echoes, told: AtomicBool::new(false) }
     }
 
     pub(super) fn spaces(&self) -> &[Space] {
         &self.spaces
+    }
+
+    pub(super) fn spaces_mut(&mut self) -> &mut [Space] {
+        &mut self.spaces
     }
 
     /// The namespace of this name.
@@ -83,6 +90,7 @@ impl Near {
         // Asked before too, so that what was put after the removal is not pushed out by what is not kept.
         if let Some(memory) = space.memory().filter(|_| self.spares(since, entry)) {
             memory.keep(probe, Arc::clone(entry));
+            space.counts.near_put();
             if !self.spares(since, entry) {
                 memory.forget(probe, entry);
             }
@@ -129,16 +137,20 @@ impl Near {
     }
 
     /// Forgets what the selector takes; how many.
-    pub(super) fn discard(&self, selector: &Selector) -> u64 {
+    fn discard(&self, selector: &Selector) -> u64 {
         if let Some(failures) = &self.failures {
             failures.memory.discard(selector);
         }
         self.spaces.iter().filter_map(Space::used_memory).map(|memory| memory.discard(selector)).sum()
     }
 
-    fn removed(&self, selector: &Selector) {
+    /// The last step of a removal: what is near goes, and nobody joins what was asked for before. How many went.
+    pub(super) fn removed(&self, selector: &Selector) -> u64 {
         self.removals.note(selector);
-        self.discard(selector);
+        let removed = self.discard(selector);
+        // Last: a flight may have been started, and found in a tier what was there still.
+        self.flights.detach(selector);
+        removed
     }
 }
 
@@ -150,7 +162,9 @@ impl Follower for Near {
                 self.changes.note(&Selector::Key(*key));
                 self.spaces.iter().filter_map(Space::used_memory).for_each(|memory| memory.discard_key(key));
             }
-            Invalidation::Removed(selector) => self.removed(selector),
+            Invalidation::Removed(selector) => {
+                self.removed(selector);
+            }
             // The first says that this process is being told from now on. What is on its way then was asked for by a
             // process that had just begun, so it may be kept; what comes later may have missed a removal.
             Invalidation::Flush if !self.told.swap(true, Ordering::Relaxed) => {

@@ -109,8 +109,9 @@ pub(super) fn start(parts: &Arc<Parts>, probe: &Probe, request: &ChatRequest, se
     request.extensions.insert(Priority::Low);
     let streaming = matches!(seen.payload(), Payload::Chat { chunks, .. } if !chunks.is_empty());
     let question = Question { request, streaming, seen: Some(Arc::clone(seen)) };
+    let labels = question.labels();
     let source = |probe| fly(Arc::clone(parts), probe, question);
-    let Some(mut listener) = flights.start(probe.again(probe.now()), source) else { return };
+    let Some(mut listener) = flights.start(probe.again(probe.now()), labels, source) else { return };
     let (stop, env, shared) = (parts.stop.clone(), parts.env.clone(), Arc::clone(&parts.shared));
     let limit = seen.took().saturating_mul(10).clamp(PATIENCE.0, PATIENCE.1);
     let task = async move {

@@ -1,16 +1,19 @@
 //! The tiers of a cache, nearest first: reads go outward, hits fill inward, writes go to all.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::breaker::Breaker;
+use super::counts::{SpaceCounts, Sums, TierCounts, add, read};
 use super::guard::guarded;
 use super::near::{Moment, Near};
 use super::space::Space;
-use super::{CacheTier, Entry, Fleet, Lease, Probe, Selector};
+use super::stats::TierStats;
+use super::tier::{MEMORY, Memory};
+use super::{CacheStats, CacheTier, Entry, Fleet, Lease, Probe, Selector};
 use crate::env::Env;
 use crate::error::{Error, Result};
 
@@ -22,13 +25,13 @@ pub(super) struct Tiers {
     fleet: Option<Shore>,
     /// How long an outer tier may take.
     limit: Duration,
-    errors: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Outer {
     tier: Arc<dyn CacheTier>,
     breaker: Breaker,
+    counts: TierCounts,
 }
 
 /// The outer tier that a fleet shares.
@@ -45,15 +48,19 @@ pub(super) type Found = (Arc<Entry>, &'static str);
 impl Tiers {
     /// `fleet` is a store and its place among the outer tiers.
     pub(super) fn new(
-        near: Near,
-        outer: Vec<Arc<dyn CacheTier>>,
+        mut near: Near,
+        outers: Vec<Arc<dyn CacheTier>>,
         fleet: Option<(usize, Arc<dyn Fleet>)>,
         limit: Duration,
     ) -> Self {
-        let outer = outer.into_iter().map(|tier| Outer { tier, breaker: Breaker::default() }).collect();
+        for space in near.spaces_mut() {
+            space.counts = SpaceCounts::new(outers.iter().map(|tier| tier.name()));
+        }
+        let outer = |tier| Outer { tier, breaker: Breaker::default(), counts: TierCounts::default() };
+        let outer = outers.into_iter().map(outer).collect();
         let near = Arc::new(near);
         let fleet = fleet.map(|(at, store)| Shore { at, store, followed: AtomicBool::new(false) });
-        Self { near, outer, fleet, limit, errors: AtomicU64::new(0) }
+        Self { near, outer, fleet, limit }
     }
 
     /// This process's side.
@@ -75,9 +82,14 @@ impl Tiers {
         }
     }
 
+    /// The memories that have been used.
+    pub(super) fn memories(&self) -> impl Iterator<Item = &Memory> {
+        self.near.spaces().iter().filter_map(Space::used_memory)
+    }
+
     /// How often an outer tier failed and was passed over.
     pub(super) fn errors(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
+        self.outer.iter().map(|outer| read(&outer.counts.errors)).sum()
     }
 
     /// The entry of exactly this request from the nearest tier that has it; it may be stale.
@@ -87,6 +99,7 @@ impl Tiers {
         {
             return Some((entry, memory.name()));
         }
+        space.counts.near_missed();
         if self.outer.is_empty() {
             return None;
         }
@@ -104,15 +117,61 @@ impl Tiers {
         self.follow();
         let since = self.near.now();
         for (distance, outer) in self.outer.iter().enumerate() {
-            let found = self.ask(env, outer, outer.tier.get(probe)).await.flatten();
+            let Some(found) = self.ask(env, outer, outer.tier.get(probe)).await else { continue };
             // Whatever a tier hands out, only what was stored for exactly this request is served.
+            let Some(entry) = found.filter(|entry| entry.serves(probe)) else {
+                add(&outer.counts.misses, 1);
+                continue;
+            };
+            self.near.fill(space, probe, &entry, since);
+            self.put_outward(env, distance, probe, &entry, (since, None)).await;
+            return Some((entry, outer.tier.name()));
+        }
+        None
+    }
+
+    /// The entry of exactly this request from the nearest tier that has it, and nothing is moved for it.
+    pub(super) async fn peek(&self, env: &Env, space: &Space, probe: &Probe) -> Option<Found> {
+        if let Some(memory) = space.used_memory()
+            && let Some(entry) = memory.peek(probe)
+        {
+            return Some((entry, memory.name()));
+        }
+        for outer in &self.outer {
+            let found = self.ask(env, outer, outer.tier.get(probe)).await.flatten();
             if let Some(entry) = found.filter(|entry| entry.serves(probe)) {
-                self.near.fill(space, probe, &entry, since);
-                self.put_outward(env, distance, probe, &entry, None).await;
                 return Some((entry, outer.tier.name()));
             }
         }
         None
+    }
+
+    /// The numbers so far. It looks at every entry in memory: about 0.1 us each.
+    pub(super) fn stats(&self) -> CacheStats {
+        let mut tiers: Vec<TierStats> = Vec::new();
+        if self.responses().has_memory() {
+            let sums: Vec<_> = self.near.spaces().iter().map(|space| space.counts.sums()).collect();
+            let total = |of: fn(&Sums) -> u64| sums.iter().map(of).sum();
+            let (hits, misses, puts) = (total(|s| s.near_hits), total(|s| s.near_misses), total(|s| s.near_puts));
+            tiers.push(TierStats { name: MEMORY, hits, misses, puts, ..TierStats::default() });
+        }
+        for Outer { tier, counts, .. } in &self.outer {
+            let name = tier.name();
+            let place = tiers.iter().position(|known| known.name == name).unwrap_or(tiers.len());
+            if place == tiers.len() {
+                tiers.push(TierStats { name, ..TierStats::default() });
+            }
+            let one = &mut tiers[place];
+            one.misses += read(&counts.misses);
+            one.puts += read(&counts.puts);
+            one.errors += read(&counts.errors);
+            one.passed_over += read(&counts.passed_over);
+        }
+        for one in &mut tiers {
+            let hits = self.near.spaces().iter().flat_map(|space| space.counts.outer_hits());
+            one.hits += hits.filter(|(name, _)| *name == one.name).map(|(_, hits)| hits).sum::<u64>();
+        }
+        CacheStats { namespaces: self.near.spaces().iter().map(Space::stats).collect(), tiers }
     }
 
     /// Keeps an entry in every tier, unless it was removed since; under the lease, if it was asked for under one.
@@ -124,32 +183,27 @@ impl Tiers {
         since: Moment,
         lease: Option<&Lease>,
     ) {
+        space.counts.stored();
         self.near.keep(space, probe, entry, since);
-        if self.outer.is_empty() || !self.near.spares(since, entry) {
-            return;
-        }
-        let held = self.put_outward(env, self.outer.len(), probe, entry, lease).await;
-        if !held {
+        if !self.put_outward(env, self.outer.len(), probe, entry, (since, lease)).await {
             // Somebody else asked meanwhile, and his answer stands in the shared store.
             self.near.forget(space, probe, entry);
         }
-        if !self.near.spares(since, entry) {
-            // It was removed while it was being kept, and the removal may have come first.
-            let key = Selector::Key(entry.key());
-            join_all(self.outer.iter().map(|outer| self.ask(env, outer, outer.tier.remove(&key)))).await;
-        }
     }
 
-    /// Keeps an entry in the first so many outer tiers; whether the lease, if there was one, was held. It keeps its expiry
-    /// wherever it goes.
+    /// Keeps an entry in the first so many outer tiers, unless it was removed since; whether the lease, if there was one,
+    /// was held. It keeps its expiry wherever it goes.
     async fn put_outward(
         &self,
         env: &Env,
         distance: usize,
         probe: &Probe,
         entry: &Arc<Entry>,
-        lease: Option<&Lease>,
+        (since, lease): (Moment, Option<&Lease>),
     ) -> bool {
+        if distance == 0 || !self.near.spares(since, entry) {
+            return true;
+        }
         let put = async |(at, outer): (usize, &Outer)| {
             let fleet = self.fleet.as_ref().filter(|fleet| fleet.at == at);
             if fleet.is_some() {
@@ -157,15 +211,24 @@ impl Tiers {
             }
             match (fleet, lease) {
                 (Some(fleet), Some(lease)) => {
-                    self.ask(env, outer, fleet.store.put_leased(probe, entry, lease)).await.unwrap_or(true)
+                    let held = self.ask(env, outer, fleet.store.put_leased(probe, entry, lease)).await;
+                    add(&outer.counts.puts, u64::from(held == Some(true)));
+                    held.unwrap_or(true)
                 }
                 _ => {
-                    self.ask(env, outer, outer.tier.put(probe, Arc::clone(entry))).await;
+                    let put = self.ask(env, outer, outer.tier.put(probe, Arc::clone(entry))).await;
+                    add(&outer.counts.puts, u64::from(put.is_some()));
                     true
                 }
             }
         };
-        join_all(self.outer.iter().take(distance).enumerate().map(put)).await.into_iter().all(|held| held)
+        let held = join_all(self.outer.iter().take(distance).enumerate().map(put)).await.into_iter().all(|held| held);
+        if !self.near.spares(since, entry) {
+            // It was removed while it was being kept, and the removal may have come first.
+            let key = Selector::Key(entry.key());
+            join_all(self.outer.iter().take(distance).map(|outer| self.ask(env, outer, outer.tier.remove(&key)))).await;
+        }
+        held
     }
 
     /// Asks the shared store, if there is one; `None` also when it is passed over or fails.
@@ -184,7 +247,10 @@ impl Tiers {
 
     /// What an outer tier says; `None` when it is passed over or fails.
     async fn ask<T>(&self, env: &Env, outer: &Outer, question: impl Future<Output = Result<T>>) -> Option<T> {
-        let leave = outer.breaker.leave(env.now())?;
+        let Some(leave) = outer.breaker.leave(env.now()) else {
+            add(&outer.counts.passed_over, 1);
+            return None;
+        };
         match guarded(env, self.limit, question).await {
             Ok(answer) => {
                 leave.answered();
@@ -192,7 +258,7 @@ impl Tiers {
             }
             Err(_) => {
                 leave.failed(env.now());
-                self.errors.fetch_add(1, Ordering::Relaxed);
+                add(&outer.counts.errors, 1);
                 None
             }
         }
@@ -200,7 +266,8 @@ impl Tiers {
 
     /// Forgets entries in every tier, the farthest first, so that a nearer one is not filled from it again. All tiers are
     /// asked, even those that are passed over otherwise, and given the time they need: removing may walk through a whole
-    /// store. The first failure is told when all have been asked.
+    /// store. The first failure is told when all have been asked. Who asks after it has returned joins no flight that was
+    /// started before.
     ///
     /// A fleet is told twice: before, so that no process puts into the shared store what it had asked for before; and
     /// after, so that none keeps what it read from there meanwhile.
@@ -213,12 +280,17 @@ impl Tiers {
             failed = fleet.store.announce(selector).await.err();
         }
         for outer in self.outer.iter().rev() {
+            // Noted anew for each tier: a farther one may have handed out what it had after the first note.
+            self.near.note_removal(selector);
             match outer.tier.remove(selector).await {
                 Ok(count) => removed += count,
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => {
+                    add(&outer.counts.errors, 1);
+                    failed = failed.or(Some(error));
+                }
             }
         }
-        removed += self.near.discard(selector);
+        removed += self.near.removed(selector);
         if let Some(fleet) = &self.fleet
             && let Err(error) = fleet.store.announce(selector).await
         {

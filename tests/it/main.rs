@@ -11,6 +11,7 @@ mod architecture;
 mod cache_adaptive;
 mod cache_embeddings;
 mod cache_freshness;
+mod cache_handle;
 mod cache_negative;
 mod cache_policies;
 mod cache_predict;

@@ -20,9 +20,9 @@ use bytes::Canonical;
 const VERSION: u8 = 2;
 
 /// What is asked for.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Kind {
+pub(super) enum Kind {
     Chat = 0,
     Embedding = 1,
     Value = 2,
@@ -99,6 +99,12 @@ pub(super) fn write_value(bytes: &mut Vec<u8>, namespace: &str, sharing: Sharing
 #[cfg(feature = "json-schema")]
 pub(super) fn write_json(bytes: &mut Vec<u8>, value: &serde_json::Value) {
     Canonical(bytes).value(value);
+}
+
+/// What is asked for in a canonical form of this version.
+pub(super) fn kind(bytes: &[u8]) -> Option<Kind> {
+    let [VERSION, kind, ..] = bytes else { return None };
+    [Kind::Chat, Kind::Embedding, Kind::Value].into_iter().find(|known| *known as u8 == *kind)
 }
 
 /// The namespace in a canonical form.

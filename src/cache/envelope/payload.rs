@@ -1,158 +1,30 @@
-//! What an envelope carries: the payload, what it cost and how long it took, as JSON, pressed with lz4 when it is long.
-
-use std::borrow::Cow;
-use std::io;
-use std::sync::Arc;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+//! What an envelope carries: an entry's JSON, pressed with lz4 when it is long.
 
 use super::header::LZ4;
 use super::{Entry, MAX_ENVELOPE, Refused};
-use crate::cache::payload::{Payload, StoredValue, StoredVector};
-use crate::types::{ChatChunk, ChatCompletion, Cost, Embedding, Extra, Vector};
+use crate::cache::wire::{self, MAX_JSON, Parsed, Unfit};
 
 /// A payload is at most so long when it is unpacked.
-pub(super) const MAX_DECODED: usize = 16 << 20;
+pub(super) const MAX_DECODED: usize = MAX_JSON;
 /// lz4 cannot press better than this: a header that claims more lies, and nothing is allocated for it. A tighter limit
 /// would refuse honest answers: the chunks of a stream repeat their frame word for word.
 const MAX_RATIO: usize = 255;
 /// Shorter payloads are left as they are: pressing them saves less than it costs.
 const PRESS_ABOVE: usize = 1024;
 
-/// The parts of an entry that its request does not tell.
-#[derive(Debug)]
-pub(super) struct Parsed {
-    pub(super) payload: Payload,
-    pub(super) cost: Option<Cost>,
-    pub(super) took_ms: u64,
-}
-
-#[derive(Serialize)]
-struct WireOut<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    completion: Option<&'a ChatCompletion>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    chunks: &'a [&'a ChatChunk],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vector: Option<WireVector<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cost: Option<u64>,
-    #[serde(skip_serializing_if = "is_zero")]
-    took: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireIn<'a> {
-    #[serde(default)]
-    completion: Option<ChatCompletion>,
-    #[serde(default)]
-    chunks: Vec<ChatChunk>,
-    #[serde(default)]
-    vector: Option<WireVector<'static>>,
-    #[serde(default, borrow)]
-    value: Option<&'a RawValue>,
-    #[serde(default)]
-    cost: Option<u64>,
-    #[serde(default)]
-    took: u64,
-}
-
-/// A vector: numbers as little-endian bytes in base64, a third of their length as JSON and exact to the bit.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireVector<'a> {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    floats: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    base64: Option<Cow<'a, str>>,
-    model: Cow<'a, str>,
-    #[serde(default)]
-    tokens: u64,
-    #[serde(default, skip_serializing_if = "is_empty")]
-    extra: Cow<'a, Extra>,
-    #[serde(default, skip_serializing_if = "is_empty")]
-    inner: Cow<'a, Extra>,
-}
-
-#[allow(clippy::ptr_arg, reason = "serde hands over the field as it is")]
-fn is_empty(extra: &Cow<'_, Extra>) -> bool {
-    extra.is_empty()
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-impl<'a> WireVector<'a> {
-    fn of(stored: &'a StoredVector) -> Self {
-        let StoredVector { embedding: Embedding { index: _, embedding, extra: inner }, model, tokens, extra } = stored;
-        let (floats, base64) = match embedding {
-            Vector::Floats(floats) => {
-                let bytes: Vec<u8> = floats.iter().flat_map(|float| float.to_le_bytes()).collect();
-                (Some(STANDARD.encode(bytes)), None)
-            }
-            Vector::Base64(text) => (None, Some(Cow::from(text))),
-        };
-        Self {
-            floats,
-            base64,
-            model: Cow::from(model),
-            tokens: *tokens,
-            extra: Cow::Borrowed(extra),
-            inner: Cow::Borrowed(inner),
+impl From<Unfit> for Refused {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::TooLarge => Self::TooLarge,
+            Unfit::TooDeep => Self::TooDeep,
+            Unfit::Payload => Self::Payload,
         }
-    }
-
-    fn parse(self) -> Option<StoredVector> {
-        let vector = match (self.floats, self.base64) {
-            (Some(text), None) => {
-                let bytes = STANDARD.decode(text).ok()?;
-                let (numbers, rest) = bytes.as_chunks();
-                if !rest.is_empty() {
-                    return None;
-                }
-                Vector::Floats(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-            }
-            (None, Some(text)) => Vector::Base64(text.into_owned()),
-            _ => return None,
-        };
-        let embedding = Embedding { index: 0, embedding: vector, extra: self.inner.into_owned() };
-        let (model, extra) = (self.model.into_owned(), self.extra.into_owned());
-        Some(StoredVector { embedding, model, tokens: self.tokens, extra })
     }
 }
 
 /// Appends the payload of this entry; its flags, and its length before it was pressed.
 pub(super) fn write(out: &mut Vec<u8>, entry: &Entry) -> Result<(u8, u32), Refused> {
-    let cost = entry.cost().map(Cost::picos);
-    let took = u64::try_from(entry.took().as_millis()).unwrap_or(u64::MAX);
-    let streamed: Vec<_>;
-    let mut wire = WireOut { completion: None, chunks: &[], vector: None, value: None, cost, took };
-    match entry.payload() {
-        Payload::Chat { completion, chunks } => {
-            streamed = chunks.iter().map(|chunk| &**chunk).collect();
-            (wire.completion, wire.chunks) = (Some(&**completion), &streamed);
-        }
-        Payload::Vector(stored) => wire.vector = Some(WireVector::of(stored)),
-        Payload::Value(value) => {
-            wire.value = Some(serde_json::from_slice(value.json()).map_err(|_| Refused::Payload)?);
-        }
-        // Failures are remembered by the process that saw them.
-        Payload::Failure(_) => return Err(Refused::Payload),
-    }
-    let mut json = Limited(Vec::with_capacity(PRESS_ABOVE));
-    serde_json::to_writer(&mut json, &wire)
-        .map_err(|error| if error.is_io() { Refused::TooLarge } else { Refused::Payload })?;
-    let json = json.0;
-    if is_deep(&json) {
-        return Err(Refused::TooDeep);
-    }
+    let json = wire::write(entry)?;
     let decoded = json.len() as u32;
     if json.len() > PRESS_ABOVE {
         let start = out.len();
@@ -173,75 +45,14 @@ pub(super) fn write(out: &mut Vec<u8>, entry: &Entry) -> Result<(u8, u32), Refus
 
 pub(super) fn read(stored: &[u8], pressed: bool, decoded: usize) -> Result<Parsed, Refused> {
     if !pressed {
-        return if stored.len() == decoded { parse(stored) } else { Err(Refused::Payload) };
+        return if stored.len() == decoded { Ok(wire::parse(stored)?) } else { Err(Refused::Payload) };
     }
     if decoded > MAX_DECODED || decoded > stored.len().saturating_mul(MAX_RATIO) {
         return Err(Refused::TooLarge);
     }
     let mut json = vec![0; decoded];
     match lz4_flex::block::decompress_into(stored, &mut json) {
-        Ok(length) if length == decoded => parse(&json),
+        Ok(length) if length == decoded => Ok(wire::parse(&json)?),
         _ => Err(Refused::Payload),
-    }
-}
-
-fn parse(json: &[u8]) -> Result<Parsed, Refused> {
-    let wire: WireIn<'_> =
-        serde_json::from_slice(json).map_err(|_| if is_deep(json) { Refused::TooDeep } else { Refused::Payload })?;
-    let payload = match (wire.completion, wire.vector, wire.value) {
-        (Some(completion), None, None) => {
-            Payload::Chat { completion: Arc::new(completion), chunks: wire.chunks.into_iter().map(Arc::new).collect() }
-        }
-        (None, Some(vector), None) => Payload::Vector(Arc::new(vector.parse().ok_or(Refused::Payload)?)),
-        (None, None, Some(value)) if is_deep(json) => {
-            let _ = value;
-            return Err(Refused::TooDeep);
-        }
-        (None, None, Some(value)) => Payload::Value(Arc::new(StoredValue::from_json(value.get().as_bytes()))),
-        _ => return Err(Refused::Payload),
-    };
-    Ok(Parsed { payload, cost: wire.cost.map(Cost::from_picos), took_ms: wire.took })
-}
-
-/// Whether this JSON nests as deep as `serde_json` does not read: 128 and more.
-fn is_deep(json: &[u8]) -> bool {
-    const LIMIT: usize = 128;
-    // Strings may hold brackets, so they are left out; but when there are few brackets in all, there is nothing to count.
-    if memchr::memchr2_iter(b'{', b'[', json).nth(LIMIT - 1).is_none() {
-        return false;
-    }
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                if depth >= LIMIT {
-                    return true;
-                }
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
-}
-
-/// Takes no more than a payload may have, so that an endless answer is not written out in full first.
-struct Limited(Vec<u8>);
-
-impl io::Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_DECODED {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

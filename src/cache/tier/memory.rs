@@ -4,16 +4,20 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use super::key_index::KeyIndex;
 use crate::cache::{CacheKey, CacheTier, Entry, Probe, Selector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::ByFingerprint;
+
+/// The name of the tier in memory.
+pub(in crate::cache) const MEMORY: &str = "memory";
 
 /// Answers in memory. A hit costs one lookup by fingerprint and one comparison of the request's bytes.
 ///
@@ -21,8 +25,9 @@ use crate::fingerprint::ByFingerprint;
 /// of quick_cache decides who goes. An expired entry is never served; it goes when it is asked for, pushed out or
 /// [swept](Self::sweep): a [`Cache`](crate::cache::Cache) sweeps once a minute at most, when it keeps an answer.
 pub struct Memory {
-    entries: Cache<Key, Kept, ByBytes, ByFingerprint, DefaultLifecycle<Key, Kept>>,
+    entries: Cache<Key, Kept, ByBytes, ByFingerprint, Counting>,
     keys: KeyIndex,
+    evictions: Arc<AtomicU64>,
 }
 
 /// Bytes that a shard holds at least. Below about thirty times its largest entries a shard pushes out what is still
@@ -67,9 +72,10 @@ impl Memory {
             .weight_capacity(bytes)
             .build();
         let options = options.map_err(|error| Error::new(ErrorKind::Config, "cache", error.to_string()))?;
-        let entries =
-            Cache::with_options(options, ByBytes { share }, ByFingerprint::default(), DefaultLifecycle::default());
-        Ok(Self { entries, keys: KeyIndex::default() })
+        let evictions = Arc::<AtomicU64>::default();
+        let counting = Counting(DefaultLifecycle::default(), Arc::clone(&evictions));
+        let entries = Cache::with_options(options, ByBytes { share }, ByFingerprint::default(), counting);
+        Ok(Self { entries, keys: KeyIndex::default(), evictions })
     }
 
     /// How many entries it holds, expired ones included.
@@ -96,6 +102,21 @@ impl Memory {
 }
 
 impl Memory {
+    /// As [`find`](Self::find), but the entry's place in the order of eviction stays what it was.
+    pub(in crate::cache) fn peek(&self, probe: &Probe) -> Option<Arc<Entry>> {
+        self.entries.peek(&Key::of(probe)).map(|kept| kept.entry).filter(|entry| entry.serves(probe))
+    }
+
+    /// Every entry, expired ones included.
+    pub(in crate::cache) fn all(&self) -> impl Iterator<Item = Arc<Entry>> {
+        self.entries.iter().map(|(_, kept)| kept.entry)
+    }
+
+    /// How many entries were pushed out, or not let in because of their size.
+    pub(in crate::cache) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
     /// Forgets this very entry, if it is still what is kept for its request.
     pub(in crate::cache) fn forget(&self, probe: &Probe, entry: &Arc<Entry>) {
         self.entries.remove_if(&Key::of(probe), |stored| Arc::ptr_eq(&stored.entry, entry));
@@ -141,7 +162,7 @@ impl Memory {
 #[async_trait]
 impl CacheTier for Memory {
     fn name(&self) -> &'static str {
-        "memory"
+        MEMORY
     }
 
     async fn get(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
@@ -192,6 +213,19 @@ impl Hash for Key {
 struct Kept {
     weight: u64,
     entry: Arc<Entry>,
+}
+
+/// Counts who is pushed out.
+#[derive(Debug, Clone)]
+struct Counting(DefaultLifecycle<Key, Kept>, Arc<AtomicU64>);
+
+impl Lifecycle<Key, Kept> for Counting {
+    type RequestState = <DefaultLifecycle<Key, Kept> as Lifecycle<Key, Kept>>::RequestState;
+
+    fn on_evict(&self, state: &mut Self::RequestState, key: Key, kept: Kept) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.on_evict(state, key, kept);
+    }
 }
 
 #[derive(Debug, Clone)]

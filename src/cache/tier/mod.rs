@@ -20,6 +20,7 @@ pub mod redis;
 
 #[cfg(feature = "disk")]
 pub use disk::{Disk, DiskOptions, DiskStats, DiskSync};
+pub(in crate::cache) use memory::MEMORY;
 pub use memory::Memory;
 #[cfg(feature = "object-store")]
 pub use object::Objects;
