@@ -51,7 +51,7 @@ struct Inner {
     env: Env,
     gate: Arc<Gate>,
     /// Background work ends with the last handle.
-    _closing: DropGuard,
+    _closing: Arc<DropGuard>,
 }
 
 /// Builds an [`OptimizedClient`]. Nothing but the client is mandatory, and the order of the calls does not matter: each
@@ -311,11 +311,13 @@ impl Builder {
             }
             client = placed.layer.wrap(client, &self.env)?;
         }
-        let cache = self.cache.map(|layer| layer.handle(Arc::clone(&client), below, &self.env)).transpose()?;
+        // Shared with the handle on the cache: background work ends with whichever of them goes last.
+        let _closing = Arc::new(self.env.closing().clone().drop_guard());
+        let handle = |layer: CacheLayer| layer.handle(Arc::clone(&client), below, &self.env, Arc::clone(&_closing));
+        let cache = self.cache.map(handle).transpose()?;
         let line = |placed: &Placed| (placed.slot, placed.layer.name(), placed.layer.settings());
         let lines = self.layers.iter().map(line).collect();
         let gate = Arc::new(Gate::default());
-        let _closing = self.env.closing().clone().drop_guard();
         Ok(OptimizedClient(Arc::new(Inner { outermost: client, cache, lines, stats, env: self.env, gate, _closing })))
     }
 }

@@ -238,4 +238,28 @@ impl Cache {
         self.predicted = keys;
         self
     }
+
+    /// Its tiers and settings in one line.
+    pub(super) fn describe(&self) -> String {
+        let responses = &self.namespaces[0];
+        let memory = || format!("memory, {} entries, {}", responses.entries, size(responses.max_bytes));
+        let inner = self.in_memory.then(memory);
+        let names: Vec<_> = inner.into_iter().chain(self.outer.iter().map(|tier| tier.name().to_owned())).collect();
+        let policies = format!("{}{}", self.keys.describe(), self.store.describe());
+        let freshness = self.freshness.settings();
+        let adaptive = self.adaptive.map_or_else(String::new, |(min, max)| format!(", adaptive {min:?} to {max:?}"));
+        let negative = self.negative.as_ref().map_or("", |_| ", negative");
+        let predict = if self.predicted > 0 { ", predict" } else { "" };
+        let ttl = responses.ttl;
+        format!("{}, ttl {ttl:?}{adaptive}{freshness}{predict}{negative}{policies}", names.join(" > "))
+    }
+}
+
+/// Bytes for people: `256 MiB`, `100000 bytes`.
+fn size(bytes: u64) -> String {
+    match bytes {
+        whole if whole % (1 << 20) == 0 => format!("{} MiB", whole >> 20),
+        whole if whole % (1 << 10) == 0 => format!("{} KiB", whole >> 10),
+        other => format!("{other} bytes"),
+    }
 }

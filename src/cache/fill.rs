@@ -6,21 +6,15 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::adaptive::{Adaptive, Life};
-use super::embed::Fetched;
-use super::flight::{FlightEvent, FlightSource, Flights, Landed};
-use super::freshness::{Freshness, Verdict, is_fresher, keeps, passes, refreshes};
-use super::hot::Hot;
-use super::key_policy::KeyPolicy;
+use super::adaptive::Life;
+use super::flight::{FlightEvent, FlightSource, Landed};
+use super::freshness::{Verdict, is_fresher, keeps, passes, refreshes};
 use super::near::Moment;
-use super::predict::Predict;
-use super::refresh::{self, Refreshes};
-use super::share::Shares;
+use super::refresh::{self};
+use super::shared::Shared;
 use super::space::Space;
-use super::store_policy::StorePolicy;
-use super::tiers::{Found, Tiers};
+use super::tiers::Found;
 use super::turn::{Held, Turn, under};
-use super::value::ValueParts;
 use super::{Entry, Labels, Probe};
 use crate::client::LlmClient;
 use crate::env::Env;
@@ -28,22 +22,6 @@ use crate::error::{Error, Result};
 use crate::types::{
     Assembler, CacheControl, ChatChunk, ChatRequest, ChatResponse, ChatStream, Source, StreamEvent, Trace,
 };
-
-/// What all clients wrapped by one layer share.
-pub(super) struct Shared {
-    pub(super) flights: Arc<Flights>,
-    pub(super) tiers: Tiers,
-    pub(super) keys: KeyPolicy,
-    pub(super) store: StorePolicy,
-    pub(super) lease_term: Duration,
-    pub(super) freshness: Freshness,
-    pub(super) refreshes: Refreshes,
-    pub(super) adaptive: Option<Adaptive>,
-    pub(super) predict: Option<Predict>,
-    pub(super) batches: Arc<Shares<Arc<Fetched>>>,
-    pub(super) values: ValueParts,
-    pub(super) hot: Option<Hot>,
-}
 
 /// What a look-up and a miss need.
 pub(super) struct Parts {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::fill::Shared;
 use super::order::{Order, Outcome, Wish};
+use super::shared::Shared;
 use super::{CacheStats, EntryInfo, Selector};
 use crate::client::LlmClient;
 use crate::env::Env;
@@ -63,13 +63,21 @@ pub(super) struct Held {
     /// Cancelled when the last handle goes, the client's own included: nothing in the background outlives it.
     pub(super) ended: CancellationToken,
     _guard: DropGuard,
+    /// As long as this handle is there, so is what works in the background for it.
+    _alive: Arc<DropGuard>,
 }
 
 impl CacheHandle {
-    pub(super) fn new(client: Arc<dyn LlmClient>, below: Arc<dyn LlmClient>, shared: Arc<Shared>, env: Env) -> Self {
+    pub(super) fn new(
+        client: Arc<dyn LlmClient>,
+        below: Arc<dyn LlmClient>,
+        shared: Arc<Shared>,
+        env: Env,
+        alive: Arc<DropGuard>,
+    ) -> Self {
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
-        let held = Held { client, below, shared, env, ended, _guard: guard };
+        let held = Held { client, below, shared, env, ended, _guard: guard, _alive: alive };
         Self { held: Arc::new(held), concurrency: CONCURRENCY }
     }
 

@@ -8,21 +8,14 @@ use async_trait::async_trait;
 use futures_util::stream;
 use tokio_util::sync::DropGuard;
 
-use super::adaptive::Adaptive;
 use super::config::Cache;
 use super::embed::embed;
-use super::fill::{Parts, Question, Shared, fly};
+use super::fill::{Parts, Question, fly};
 use super::flight::{FlightEvent, Landed, Listener};
 use super::handle::CacheHandle;
-use super::hot::Hot;
-use super::near::Near;
-use super::negative::Failures;
 use super::order::Order;
-use super::predict::Predict;
-use super::refresh::{self, Refreshes};
-use super::space::Space;
-use super::tiers::Tiers;
-use super::value::ValueParts;
+use super::refresh::{self};
+use super::shared::Shared;
 use super::{Probe, Selector, Values};
 use crate::client::{ClientInfo, LlmClient};
 use crate::env::Env;
@@ -100,68 +93,7 @@ pub struct CacheLayer {
 
 impl From<Cache> for CacheLayer {
     fn from(cache: Cache) -> Self {
-        Self { settings: settings(&cache), shared: share(cache).map(Arc::new) }
-    }
-}
-
-fn settings(cache: &Cache) -> String {
-    let responses = &cache.namespaces[0];
-    let memory = || format!("memory, {} entries, {}", responses.entries, size(responses.max_bytes));
-    let inner = cache.in_memory.then(memory);
-    let names: Vec<_> = inner.into_iter().chain(cache.outer.iter().map(|tier| tier.name().to_owned())).collect();
-    let policies = format!("{}{}", cache.keys.describe(), cache.store.describe());
-    let freshness = cache.freshness.settings();
-    let adaptive = cache.adaptive.map_or_else(String::new, |(min, max)| format!(", adaptive {min:?} to {max:?}"));
-    let negative = cache.negative.as_ref().map_or("", |_| ", negative");
-    let predict = if cache.predicted > 0 { ", predict" } else { "" };
-    let ttl = responses.ttl;
-    format!("{}, ttl {ttl:?}{adaptive}{freshness}{predict}{negative}{policies}", names.join(" > "))
-}
-
-fn share(cache: Cache) -> Result<Shared> {
-    let Cache { in_memory, namespaces, outer, fleet, lease_term, tier_timeout, keys, store, .. } = cache;
-    let Cache { freshness, negative, adaptive, predicted, hottest, .. } = cache;
-    freshness.check()?;
-    if tier_timeout.is_zero() {
-        let advice = "give the tier at least a millisecond to answer";
-        return Err(Error::config("cache", "tier_timeout", "0s", advice));
-    }
-    if lease_term.is_zero() {
-        return Err(Error::config(
-            "cache",
-            "lease_term",
-            "0s",
-            "a few seconds are enough: a lease is renewed while it is needed",
-        ));
-    }
-    keys.check()?;
-    store.check()?;
-    let spaces = namespaces.into_iter().map(|namespace| Space::new(namespace, in_memory)).collect::<Result<_>>()?;
-    let failures = negative.map(Failures::new).transpose()?;
-    let flights = Arc::default();
-    let near = Near::new(spaces, failures, Arc::clone(&flights));
-    Ok(Shared {
-        flights,
-        tiers: Tiers::new(near, outer, fleet, tier_timeout),
-        keys,
-        store,
-        lease_term,
-        freshness,
-        refreshes: Refreshes::default(),
-        adaptive: adaptive.map(|(min, max)| Adaptive::new(min, max)).transpose()?,
-        predict: (predicted > 0).then(|| Predict::new(predicted)),
-        hot: (hottest > 0).then(|| Hot::new(hottest)),
-        batches: Arc::default(),
-        values: ValueParts::default(),
-    })
-}
-
-/// Bytes for people: `256 MiB`, `100000 bytes`.
-fn size(bytes: u64) -> String {
-    match bytes {
-        whole if whole % (1 << 20) == 0 => format!("{} MiB", whole >> 20),
-        whole if whole % (1 << 10) == 0 => format!("{} KiB", whole >> 10),
-        other => format!("{other} bytes"),
+        Self { settings: cache.describe(), shared: Shared::new(cache).map(Arc::new) }
     }
 }
 
@@ -197,8 +129,9 @@ impl CacheLayer {
         client: Arc<dyn LlmClient>,
         below: Arc<dyn LlmClient>,
         env: &Env,
+        alive: Arc<DropGuard>,
     ) -> Result<CacheHandle> {
-        Ok(CacheHandle::new(client, below, self.shared.clone()?, env.clone()))
+        Ok(CacheHandle::new(client, below, self.shared.clone()?, env.clone(), alive))
     }
 
     /// Forgets entries in every tier; how many, where the tiers can tell. It waits for the tiers as long as they take;

@@ -50,6 +50,7 @@ mod removals;
 mod schemas;
 mod selector;
 mod share;
+mod shared;
 mod space;
 mod stats;
 mod store_policy;

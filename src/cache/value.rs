@@ -9,13 +9,13 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::fill::Shared;
 use super::share::{Shares, Since, Work};
+use super::shared::Shared;
 use super::space::Space;
 use super::{Entry, Labels, Payload, Probe, Selector, StoredValue};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::Tenant;
+use crate::types::{Source, Tenant, Trace};
 
 /// The user's own values in one namespace of a cache: what was found for a question, what a tool answered, whatever is
 /// dear to get and can be written as JSON. They share the tiers and the removals of the answers, and never
@@ -126,7 +126,16 @@ impl Values {
     pub async fn get<T: DeserializeOwned + Send + Sync + 'static>(&self, key: &str) -> Result<Option<Arc<T>>> {
         let (env, space) = self.at_work()?;
         let probe = self.probe(key, env);
-        Ok(self.find(env, space, &probe).await.map(|(value, _)| value))
+        match self.find(env, space, &probe).await {
+            Some((value, _, tier)) => {
+                space.counts.served(&from(Source::Cache(tier)));
+                Ok(Some(value))
+            }
+            None => {
+                space.counts.missed();
+                Ok(None)
+            }
+        }
     }
 
     /// The value of this key; when it is not stored, what `fetch` brings, which is then kept.
@@ -152,7 +161,10 @@ impl Values {
         let (env, space) = self.at_work()?;
         let probe = self.probe(key, env);
         match self.find(env, space, &probe).await {
-            Some((value, _)) => Ok(value),
+            Some((value, _, tier)) => {
+                space.counts.served(&from(Source::Cache(tier)));
+                Ok(value)
+            }
             // Boxed, so that a hit does not carry the miss's state around.
             None => Box::pin(self.miss(key, probe, fetch)).await,
         }
@@ -207,13 +219,13 @@ impl Values {
         Arc::new(Labels::new(key).tags(&self.tags))
     }
 
-    async fn find<T>(&self, env: &Env, space: &Space, probe: &Probe) -> Option<(Arc<T>, Arc<StoredValue>)>
+    async fn find<T>(&self, env: &Env, space: &Space, probe: &Probe) -> Option<(Arc<T>, Arc<StoredValue>, &'static str)>
     where
         T: DeserializeOwned + Send + Sync + 'static,
     {
-        let (entry, _) = self.shared.tiers.find(env, space, probe).await?;
+        let (entry, tier) = self.shared.tiers.find(env, space, probe).await?;
         match entry.payload() {
-            Payload::Value(stored) => Some((stored.get()?, Arc::clone(stored))),
+            Payload::Value(stored) => Some((stored.get()?, Arc::clone(stored), tier)),
             _ => None,
         }
     }
@@ -224,6 +236,7 @@ impl Values {
         F: Future<Output = Result<T, E>> + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let (_, space) = self.at_work()?;
         let (tiers, shares) = (&self.shared.tiers, &self.shared.values.shares);
         let (probe, labels) = (Arc::new(probe), self.labels(key));
         let mut fetch = Some(fetch);
@@ -243,13 +256,20 @@ impl Values {
             let heard = waiter.await;
             match heard.outcome {
                 Ok(brought) => match brought.take() {
-                    Some(value) => return Ok(value),
+                    Some(value) => {
+                        let source = if heard.started { Source::Upstream } else { Source::Coalesced };
+                        space.counts.served(&from(source));
+                        return Ok(value);
+                    }
                     // Another type was fetched under this key.
                     None => continue,
                 },
                 // Its deadline was not ours.
                 Err(error) if !heard.started && error.kind() == ErrorKind::Deadline => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    space.counts.missed();
+                    return Err(error);
+                }
             }
         }
     }
@@ -262,7 +282,7 @@ impl Values {
     {
         let (env, space) = self.at_work()?;
         // Another fetch may have landed between our look-up and the start of this one.
-        if let Some((value, stored)) = self.find::<T>(env, space, probe).await {
+        if let Some((value, stored, _)) = self.find::<T>(env, space, probe).await {
             return Ok(Brought { typed: value, stored: Some(stored) });
         }
         let asked = env.now();
@@ -292,6 +312,11 @@ impl Values {
             .with_took(took);
         self.shared.tiers.put(env, (space, probe), &Arc::new(entry), since.moment, None).await;
     }
+}
+
+/// What is counted of a call: a value has no tokens and no price.
+fn from(source: Source) -> Trace {
+    Trace { source, ..Trace::default() }
 }
 
 /// The fetch's own error, as ours.

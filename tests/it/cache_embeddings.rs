@@ -120,7 +120,7 @@ fn cached(upstream: &Arc<Upstream>, cache: Cache) -> (OptimizedClient, CacheLaye
 }
 
 fn plain(upstream: &Arc<Upstream>) -> (OptimizedClient, CacheLayer) {
-    cached(upstream, Cache::memory(100))
+    cached(upstream, Cache::memory(100).jitter(0.0))
 }
 
 fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> EmbedRequest {
@@ -302,7 +302,7 @@ async fn a_call_says_how_it_uses_the_cache() {
 async fn vectors_live_a_day_unless_their_namespace_says_otherwise() {
     for (namespace, life) in [(None, 24 * 3600 * SECOND), (Some(Namespace::embeddings().ttl(SECOND)), SECOND)] {
         let upstream = Upstream::new();
-        let cache = namespace.into_iter().fold(Cache::memory(10), Cache::namespace);
+        let cache = namespace.into_iter().fold(Cache::memory(10).jitter(0.0), Cache::namespace);
         let (client, _) = cached(&upstream, cache);
         ask(&client, texts(["a"])).await.unwrap();
         tokio::time::advance(life - Duration::from_millis(1)).await;

@@ -189,7 +189,7 @@ async fn tiers_are_counted_each() {
 #[tokio::test(start_paused = true)]
 async fn requests_are_taken_as_the_client_takes_them() {
     let upstream = Arc::new(Scripted::new());
-    let cache = Cache::memory(100).ttl(Duration::from_secs(60)).namespace(Namespace::new("steps"));
+    let cache = Cache::memory(100).ttl(Duration::from_secs(60)).jitter(0.0).namespace(Namespace::new("steps"));
     let builder = OptimizedClient::builder(Arc::clone(&upstream)).cache(cache).normalize(Normalize::safe());
     let client = builder.build().unwrap();
     let cache = client.cache().unwrap();
@@ -424,7 +424,7 @@ async fn exported(cache: &CacheHandle) -> (u64, String) {
 async fn what_is_exported_is_served_elsewhere_for_the_life_that_is_left() {
     let usage = Some(Usage::new(100, 10));
     let upstream = Arc::new(Scripted::new().always("one\ntwo").usage(usage));
-    let settings = || Cache::memory(100).ttl(Duration::from_secs(60)).namespace(Namespace::new("steps"));
+    let settings = || Cache::memory(100).ttl(Duration::from_secs(60)).jitter(0.0).namespace(Namespace::new("steps"));
     let clock = TokioClock::new();
     let (client, cache) = built_at(clock, &upstream, settings());
     client.chat(tagged("a", "prices")).await.unwrap();
@@ -464,7 +464,7 @@ async fn what_is_exported_is_served_elsewhere_for_the_life_that_is_left() {
 #[tokio::test(start_paused = true)]
 async fn lines_that_cannot_be_taken_are_counted_and_passed_over() {
     let upstream = Arc::new(Scripted::new());
-    let settings = || Cache::memory(100).ttl(Duration::from_secs(60));
+    let settings = || Cache::memory(100).ttl(Duration::from_secs(60)).jitter(0.0);
     let clock = TokioClock::new();
     let (client, cache) = built_at(clock, &upstream, settings().namespace(Namespace::new("steps")));
     client.chat(ask("a")).await.unwrap();

@@ -82,7 +82,7 @@ async fn a_value_is_fetched_once_and_handed_out_as_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_value_lives_as_long_as_its_namespace_or_its_handle_says() {
-    let layer = at_work(Cache::memory(10).namespace(Namespace::new("tools").ttl(5 * SECOND)));
+    let layer = at_work(Cache::memory(10).jitter(0.0).namespace(Namespace::new("tools").ttl(5 * SECOND)));
     let values = layer.namespace("tools").unwrap();
     for (values, seconds) in [(values.clone(), 5), (values.clone().ttl(2 * SECOND), 2)] {
         values.put("key", 7_u32).await.unwrap();

@@ -22,7 +22,7 @@ const SHELF: [(&str, &str, &[&str]); 6] = [
 ];
 
 fn open(folder: &Path) -> Disk {
-    Disk::open(folder).max_bytes(64 << 20).segment_bytes(16 << 10).build().unwrap()
+    Disk::open(folder).max_bytes(2 << 20).segment_bytes(16 << 10).build().unwrap()
 }
 
 fn probe(number: usize) -> Probe {

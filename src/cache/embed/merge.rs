@@ -24,6 +24,18 @@ pub(super) struct Piece {
     pub(super) origin: Origin,
 }
 
+impl Piece {
+    /// Where it came from and what it saved.
+    pub(super) fn trace(&self) -> Trace {
+        let source = match self.origin {
+            Origin::Tier(tier) => Source::Cache(tier),
+            Origin::Paid => Source::Upstream,
+            Origin::Coalesced => Source::Coalesced,
+        };
+        Trace { source, saved: self.entry.cost(), saved_tokens: self.entry.tokens(), ..Trace::default() }
+    }
+}
+
 fn stored(piece: &Piece) -> Option<&StoredVector> {
     match piece.entry.payload() {
         Payload::Vector(stored) => Some(stored),

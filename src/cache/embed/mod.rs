@@ -112,13 +112,26 @@ pub(super) async fn embed(parts: &Arc<Parts>, request: EmbedRequest) -> Result<E
     let hit = |(entry, tier): Found| Piece { entry, origin: Origin::Tier(tier) };
     let pieces: Vec<Option<Piece>> = found.into_iter().map(|found| found.map(hit)).collect();
     if pieces.iter().all(Option::is_some) {
-        return Ok(merge(&batch.stands, pieces, Vec::new(), parts.env.now()));
+        return Ok(served(parts, space, &batch, pieces, Vec::new()));
     }
     if control.is_some_and(|control| control.only_if_cached) {
+        space.counts.missed();
         return Err(not_cached());
     }
     // Boxed, so that a hit does not carry the miss's state around.
     Box::pin(miss(parts, request, batch, pieces)).await
+}
+
+/// The answer, counted: each text as a call of its own.
+fn served(
+    parts: &Parts,
+    space: &Space,
+    batch: &Batch,
+    pieces: Vec<Option<Piece>>,
+    paid: Vec<EmbedResponse>,
+) -> EmbedResponse {
+    pieces.iter().flatten().for_each(|piece| space.counts.served(&piece.trace()));
+    merge(&batch.stands, pieces, paid, parts.env.now())
 }
 
 async fn miss(
@@ -135,7 +148,8 @@ async fn miss(
     loop {
         let missing: Vec<usize> = (0..pieces.len()).filter(|index| pieces[*index].is_none()).collect();
         if missing.is_empty() {
-            return Ok(merge(&batch.stands, pieces, paid, parts.env.now()));
+            let space = space(parts, control)?;
+            return Ok(served(parts, space, &batch, pieces, paid));
         }
         let probes: Vec<_> = missing.iter().map(|index| Arc::clone(&batch.probes[*index])).collect();
         let since = Since { moment: tiers.near().now(), labels: Arc::clone(&labels) };
