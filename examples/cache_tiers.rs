@@ -22,7 +22,7 @@ use sluicegate::cache::{Cache, CacheLayer, Selector};
 use sluicegate::providers::Simulated;
 use sluicegate::types::ChatRequest;
 
-/// One process of the service: its memory is its own, Redis and the disk are there before and after it.
+/// One process of the service, so to speak: its memory is its own, Redis and the disk are there before and after it.
 struct Process {
     client: OptimizedClient,
     layer: CacheLayer,
@@ -48,7 +48,7 @@ impl Table {
             "{:>7}  {:<42} {:<12} {:>9} {:>9} {:>7}",
             "time", "what happens", "answer from", "took", "upstream", "passed"
         );
-        println!("{:>7}  {:<42} {:<12} {:>9} {:>9} {:>7}", "", "", "", "", "calls", "over");
+        println!("{:>7}  {:<42} {:<12} {:>9} {:>9} {:>7}", "", "", "", "", "calls", "errors");
     }
 
     /// Asks, and says where the answer came from.
@@ -132,6 +132,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     table.event("the first process removes all answers of this model");
     first.layer.remove(&Selector::Pattern("responses/gpt-5*".into())).await?;
     table.ask("no process serves them any more", &second, sky).await?;
+    if let Some(cache) = second.client.cache() {
+        println!("\nwhat the second process's cache counted:\n{}", cache.stats());
+    }
     redis.shutdown().await;
     Ok(())
 }

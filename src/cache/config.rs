@@ -29,6 +29,7 @@ pub struct Cache {
     pub(super) adaptive: Option<(Duration, Duration)>,
     pub(super) predicted: usize,
     pub(super) hottest: usize,
+    pub(super) behind: Option<usize>,
 }
 
 impl Cache {
@@ -60,6 +61,7 @@ impl Cache {
             adaptive: None,
             predicted: 0,
             hottest: 0,
+            behind: None,
         }
     }
 
@@ -102,6 +104,16 @@ impl Cache {
         let store: Arc<dyn Fleet> = Arc::new(store);
         self.outer.push(Arc::clone(&store) as Arc<dyn CacheTier>);
         self.fleet = Some((self.outer.len() - 1, store));
+        self
+    }
+
+    /// Writes new answers to the tiers outside memory in the background: a call ends when memory has its answer. At most so
+    /// many puts, at least 1, are under way behind; what comes on top is written before its call ends, as everything is
+    /// unless this is set. [`shutdown`](crate::OptimizedClient::shutdown) waits for them; a process that dies loses them,
+    /// and every one takes no longer than [`tier_timeout`](Self::tier_timeout).
+    #[must_use]
+    pub fn write_behind(mut self, puts: usize) -> Self {
+        self.behind = Some(puts);
         self
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::adaptive::Adaptive;
 use super::config::Cache;
 use super::embed::Fetched;
@@ -24,7 +26,7 @@ use crate::error::{Error, Result};
 /// What all clients wrapped by one layer share.
 pub(super) struct Shared {
     pub(super) flights: Arc<Flights>,
-    pub(super) tiers: Tiers,
+    pub(super) tiers: Arc<Tiers>,
     pub(super) keys: KeyPolicy,
     pub(super) store: StorePolicy,
     pub(super) lease_term: Duration,
@@ -44,7 +46,7 @@ impl Shared {
     /// The first that cannot work: which one, its value, what to do.
     pub(super) fn new(cache: Cache) -> Result<Self> {
         let Cache { in_memory, namespaces, outer, fleet, lease_term, tier_timeout, keys, store, .. } = cache;
-        let Cache { freshness, negative, adaptive, predicted, hottest, .. } = cache;
+        let Cache { freshness, negative, adaptive, predicted, hottest, behind, .. } = cache;
         freshness.check()?;
         if tier_timeout.is_zero() {
             let advice = "give the tier at least a millisecond to answer";
@@ -58,6 +60,10 @@ impl Shared {
                 "a few seconds are enough: a lease is renewed while it is needed",
             ));
         }
+        if behind.is_some_and(|places| !(1..=Semaphore::MAX_PERMITS).contains(&places)) {
+            let advice = "let at least 1 put go behind, or leave it out";
+            return Err(Error::config("cache", "write_behind", behind.unwrap_or_default(), advice));
+        }
         keys.check()?;
         store.check()?;
         let spaces = namespaces.into_iter().map(|namespace| Space::new(namespace, in_memory)).collect::<Result<_>>()?;
@@ -66,7 +72,7 @@ impl Shared {
         let near = Near::new(spaces, failures, Arc::clone(&flights));
         Ok(Self {
             flights,
-            tiers: Tiers::new(near, outer, fleet, tier_timeout),
+            tiers: Arc::new(Tiers::new(near, outer, fleet, tier_timeout).with_puts_behind(behind)),
             keys,
             store,
             lease_term,

@@ -5,6 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::breaker::Breaker;
 use super::counts::{SpaceCounts, Sums, TierCounts, add, read};
@@ -25,6 +27,8 @@ pub(super) struct Tiers {
     fleet: Option<Shore>,
     /// How long an outer tier may take.
     limit: Duration,
+    /// Places of the puts that nobody waits for, if puts go behind.
+    behind: Option<Arc<Semaphore>>,
 }
 
 #[derive(Debug)]
@@ -60,7 +64,13 @@ impl Tiers {
         let outer = outers.into_iter().map(outer).collect();
         let near = Arc::new(near);
         let fleet = fleet.map(|(at, store)| Shore { at, store, followed: AtomicBool::new(false) });
-        Self { near, outer, fleet, limit }
+        Self { near, outer, fleet, limit, behind: None }
+    }
+
+    /// Lets at most so many puts go on while their calls have ended already.
+    pub(super) fn with_puts_behind(mut self, places: Option<usize>) -> Self {
+        self.behind = places.map(|places| Arc::new(Semaphore::new(places)));
+        self
     }
 
     /// This process's side.
@@ -176,7 +186,7 @@ impl Tiers {
 
     /// Keeps an entry in every tier, unless it was removed since; under the lease, if it was asked for under one.
     pub(super) async fn put(
-        &self,
+        self: &Arc<Self>,
         env: &Env,
         (space, probe): (&Space, &Probe),
         entry: &Arc<Entry>,
@@ -185,6 +195,36 @@ impl Tiers {
     ) {
         space.counts.stored();
         self.near.keep(space, probe, entry, since);
+        if self.outer.is_empty() {
+            return;
+        }
+        let Some((place, runtime)) = self.place_behind() else {
+            return self.put_everywhere(env, (space, probe), entry, since, lease).await;
+        };
+        let (this, env, probe) = (Arc::clone(self), env.clone(), probe.again(probe.now()));
+        let (entry, lease, tasks) = (Arc::clone(entry), lease.cloned(), env.tasks().clone());
+        let behind = async move {
+            if let Ok(space) = this.near.space(entry.namespace()) {
+                this.put_everywhere(&env, (space, &probe), &entry, since, lease.as_ref()).await;
+            }
+            drop(place);
+        };
+        tasks.spawn_on(behind, &runtime);
+    }
+
+    /// A place among the puts that nobody waits for, and where to do it; none when this one is to be waited for.
+    fn place_behind(&self) -> Option<(OwnedSemaphorePermit, Handle)> {
+        Some((Arc::clone(self.behind.as_ref()?).try_acquire_owned().ok()?, Handle::try_current().ok()?))
+    }
+
+    async fn put_everywhere(
+        &self,
+        env: &Env,
+        (space, probe): (&Space, &Probe),
+        entry: &Arc<Entry>,
+        since: Moment,
+        lease: Option<&Lease>,
+    ) {
         if !self.put_outward(env, self.outer.len(), probe, entry, (since, lease)).await {
             // Somebody else asked meanwhile, and his answer stands in the shared store.
             self.near.forget(space, probe, entry);

@@ -9,6 +9,7 @@
 
 mod architecture;
 mod cache_adaptive;
+mod cache_behind;
 mod cache_embeddings;
 mod cache_freshness;
 mod cache_handle;
