@@ -46,7 +46,7 @@ impl Table {
     fn head(&self) {
         println!(
             "{:>7}  {:<42} {:<12} {:>9} {:>9} {:>7}",
-            "time", "what happens", "answer from", "took", "upstream", "passed"
+            "time", "what happens", "answer from", "took", "upstream", "tier"
         );
         println!("{:>7}  {:<42} {:<12} {:>9} {:>9} {:>7}", "", "", "", "", "calls", "errors");
     }
