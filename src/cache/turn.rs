@@ -15,7 +15,8 @@ use super::Probe;
 use super::fill::{Parts, Question};
 use super::fleet::{Lease, Leasing};
 use super::space::Space;
-use super::tiers::Found;
+use super::tiers::{Found, Tiers};
+use crate::env::Env;
 use crate::types::CacheControl;
 
 /// How long those who wait leave between two looks: twice as long each time.
@@ -35,51 +36,65 @@ pub(super) enum Turn {
 
 impl Parts {
     /// Waits until the answer is there or it is our turn to ask.
-    pub(super) async fn turn(self: &Arc<Self>, space: &Space, probe: &Probe, question: &Question) -> Turn {
+    pub(super) async fn turn(&self, space: &Space, probe: &Probe, question: &Question) -> Turn {
         let control = question.request.extensions.get::<CacheControl>();
-        let tiers = &self.shared.tiers;
         // What is not to be kept, or not to be taken from others, is nobody else's business.
-        if !tiers.has_fleet() || control.is_some_and(|control| control.no_store || control.no_cache) {
+        if control.is_some_and(|control| control.no_store || control.no_cache) {
             return Turn::Ask(None);
         }
-        let (key, term) = (probe.key(), self.shared.lease_term);
-        let mut wait = FIRST_LOOK;
-        loop {
-            let answer = tiers.ask_fleet(&self.env, |fleet| async move { fleet.lease(&key, term).await }).await;
-            let held = match answer {
-                Some(Leasing::Held(lease)) => Some(Held::new(Arc::clone(self), lease)),
-                Some(Leasing::Taken) => None,
-                Some(Leasing::Open) | None => return Turn::Ask(None),
-            };
-            if held.is_none() {
-                self.env.sleep(wait).await;
-                wait = (wait * 2).min(LONGEST_LOOK);
+        let look = |probe: Probe| async move { self.stored_meanwhile(space, &probe, question).await };
+        turn((&self.shared.tiers, self.shared.lease_term), &self.env, probe, look).await
+    }
+}
+
+/// Waits until somebody's answer is there, as `look` finds it, or it is our turn to ask.
+pub(super) async fn turn<F: Future<Output = Option<Found>>>(
+    (tiers, term): (&Arc<Tiers>, Duration),
+    env: &Env,
+    probe: &Probe,
+    look: impl Fn(Probe) -> F,
+) -> Turn {
+    if !tiers.has_fleet() {
+        return Turn::Ask(None);
+    }
+    let key = probe.key();
+    let mut wait = FIRST_LOOK;
+    loop {
+        let answer = tiers.ask_fleet(env, |fleet| async move { fleet.lease(&key, term).await }).await;
+        let held = match answer {
+            Some(Leasing::Held(lease)) => Some(Held::new((Arc::clone(tiers), term), env.clone(), lease)),
+            Some(Leasing::Taken) => None,
+            Some(Leasing::Open) | None => return Turn::Ask(None),
+        };
+        if held.is_none() {
+            env.sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_LOOK);
+        }
+        // The last holder's answer may have come between our look and our lease.
+        if let Some(found) = look(probe.again(env.now())).await {
+            if let Some(held) = held {
+                held.give_back(Duration::ZERO).await;
             }
-            // The last holder's answer may have come between our look and our lease.
-            if let Some(found) = self.stored_meanwhile(space, &probe.again(self.env.now()), question).await {
-                if let Some(held) = held {
-                    held.give_back(Duration::ZERO).await;
-                }
-                return Turn::Found(found);
-            }
-            if held.is_some() {
-                return Turn::Ask(held);
-            }
+            return Turn::Found(found);
+        }
+        if held.is_some() {
+            return Turn::Ask(held);
         }
     }
 }
 
 /// A lease we hold.
 pub(super) struct Held {
-    parts: Arc<Parts>,
+    tiers: Arc<Tiers>,
+    env: Env,
     lease: Option<Lease>,
     renewal: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Held {
-    fn new(parts: Arc<Parts>, lease: Lease) -> Self {
-        let renewal = Box::pin(renew(Arc::clone(&parts), lease.clone()));
-        Self { parts, lease: Some(lease), renewal }
+    fn new((tiers, term): (Arc<Tiers>, Duration), env: Env, lease: Lease) -> Self {
+        let renewal = Box::pin(renew((Arc::clone(&tiers), term), env.clone(), lease.clone()));
+        Self { tiers, env, lease: Some(lease), renewal }
     }
 
     /// Keeps the lease alive; to be polled whenever what is done under it is.
@@ -92,7 +107,7 @@ impl Held {
     /// Gives the lease back without an answer.
     pub(super) async fn give_back(mut self, open_for: Duration) {
         if let Some(lease) = self.lease.take() {
-            give_back(&self.parts, &lease, open_for).await;
+            give_back(&self.tiers, &self.env, &lease, open_for).await;
         }
     }
 
@@ -107,18 +122,17 @@ impl Held {
     }
 }
 
-async fn give_back(parts: &Parts, lease: &Lease, open_for: Duration) {
+async fn give_back(tiers: &Tiers, env: &Env, lease: &Lease, open_for: Duration) {
     // Failing that, it ends with its term.
-    parts.shared.tiers.ask_fleet(&parts.env, |fleet| async move { fleet.release(lease, open_for).await }).await;
+    tiers.ask_fleet(env, |fleet| async move { fleet.release(lease, open_for).await }).await;
 }
 
 /// Renews the lease three times a term until it is lost.
-async fn renew(parts: Arc<Parts>, lease: Lease) {
-    let (term, lease) = (parts.shared.lease_term, &lease);
+async fn renew((tiers, term): (Arc<Tiers>, Duration), env: Env, lease: Lease) {
+    let lease = &lease;
     loop {
-        parts.env.sleep(term / 3).await;
-        let kept =
-            parts.shared.tiers.ask_fleet(&parts.env, |fleet| async move { fleet.renew(lease, term).await }).await;
+        env.sleep(term / 3).await;
+        let kept = tiers.ask_fleet(&env, |fleet| async move { fleet.renew(lease, term).await }).await;
         if kept == Some(false) {
             return;
         }
@@ -130,10 +144,10 @@ impl Drop for Held {
     fn drop(&mut self) {
         let Some(lease) = self.lease.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let parts = Arc::clone(&self.parts);
-        if !parts.env.tasks().is_closed() {
-            let tasks = parts.env.tasks().clone();
-            tasks.spawn_on(async move { give_back(&parts, &lease, Duration::ZERO).await }, &runtime);
+        let (tiers, env) = (Arc::clone(&self.tiers), self.env.clone());
+        if !env.tasks().is_closed() {
+            let tasks = env.tasks().clone();
+            tasks.spawn_on(async move { give_back(&tiers, &env, &lease, Duration::ZERO).await }, &runtime);
         }
     }
 }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::share::{Shares, Since, Work};
 use super::shared::Shared;
 use super::space::Space;
+use super::turn::{Held, Turn, turn, under};
 use super::{Entry, Labels, Payload, Probe, Selector, StoredValue};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -186,7 +187,7 @@ impl Values {
             tiers.near().note_removal(&Selector::Key(probe.key()));
         }
         let since = Since { moment: tiers.near().now(), labels: self.labels(key) };
-        self.keep((env, space), &probe, &Arc::new(stored), &since, Duration::ZERO).await;
+        self.keep((env, space), &probe, &Arc::new(stored), (&since, None), Duration::ZERO).await;
         Ok(value)
     }
 
@@ -224,10 +225,8 @@ impl Values {
         T: DeserializeOwned + Send + Sync + 'static,
     {
         let (entry, tier) = self.shared.tiers.find(env, space, probe).await?;
-        match entry.payload() {
-            Payload::Value(stored) => Some((stored.get()?, Arc::clone(stored), tier)),
-            _ => None,
-        }
+        let (value, stored) = value_of(&entry)?;
+        Some((value, stored, tier))
     }
 
     async fn miss<T, F, E>(&self, key: &str, probe: Probe, fetch: F) -> Result<Arc<T>>
@@ -285,14 +284,31 @@ impl Values {
         if let Some((value, stored, _)) = self.find::<T>(env, space, probe).await {
             return Ok(Brought { typed: value, stored: Some(stored) });
         }
+        let (tiers, term) = (&self.shared.tiers, self.shared.lease_term);
+        let look = |probe: Probe| async move {
+            let found = tiers.find(env, space, &probe).await;
+            found.filter(|(entry, _)| value_of::<T>(entry).is_some())
+        };
+        let mut held = match turn((tiers, term), env, probe, look).await {
+            Turn::Ask(held) => held,
+            // Another process has fetched it.
+            Turn::Found((entry, _)) => match value_of::<T>(&entry) {
+                Some((value, stored)) => return Ok(Brought { typed: value, stored: Some(stored) }),
+                None => None,
+            },
+        };
         let asked = env.now();
-        let value = Arc::new(fetch.await.map_err(failed)?);
-        let stored = StoredValue::new(&value).ok().map(Arc::new);
-        if let Some(stored) = &stored {
-            let took = env.now().saturating_duration_since(asked);
-            self.keep((env, space), probe, stored, since, took).await;
+        let fetched = under(&mut held, fetch).await.map(Arc::new).map_err(failed);
+        let stored = fetched.as_ref().ok().and_then(|value| StoredValue::new(value).ok()).map(Arc::new);
+        match &stored {
+            Some(stored) => {
+                let took = env.now().saturating_duration_since(asked);
+                self.keep((env, space), probe, stored, (since, held), took).await;
+            }
+            // The others need not wait for what is not kept.
+            None => release(held).await,
         }
-        Ok(Brought { typed: value, stored })
+        Ok(Brought { typed: fetched?, stored })
     }
 
     async fn keep(
@@ -300,17 +316,32 @@ impl Values {
         (env, space): (&Env, &Space),
         probe: &Probe,
         value: &Arc<StoredValue>,
-        since: &Since,
+        (since, held): (&Since, Option<Held>),
         took: Duration,
     ) {
         let ttl = self.ttl.unwrap_or_else(|| self.shared.freshness.jittered(space.ttl, env));
         if ttl.is_zero() {
-            return;
+            return release(held).await;
         }
+        let lease = held.and_then(Held::spend);
         let entry = Entry::of(probe, Payload::Value(Arc::clone(value)), env.now(), ttl)
             .with_labels((*since.labels).clone())
             .with_took(took);
-        self.shared.tiers.put(env, (space, probe), &Arc::new(entry), since.moment, None).await;
+        self.shared.tiers.put(env, (space, probe), &Arc::new(entry), since.moment, lease.as_ref()).await;
+    }
+}
+
+/// The value of this type in an entry.
+fn value_of<T: DeserializeOwned + Send + Sync + 'static>(entry: &Entry) -> Option<(Arc<T>, Arc<StoredValue>)> {
+    match entry.payload() {
+        Payload::Value(stored) => Some((stored.get()?, Arc::clone(stored))),
+        _ => None,
+    }
+}
+
+async fn release(held: Option<Held>) {
+    if let Some(held) = held {
+        held.open().await;
     }
 }
 

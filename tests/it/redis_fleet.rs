@@ -42,8 +42,9 @@ async fn child() {
     let mut feed = tier.invalidations().unwrap();
     let cache = Cache::memory(1_000).fleet(tier.clone()).lease_term(TERM).tier_timeout(HANG / 2);
     let layer = CacheLayer::from(cache);
+    let asked = model.clone();
     let upstream = client_fn(move |request: ChatRequest| {
-        let model = model.clone();
+        let model = asked.clone();
         async move { ask_model(&model, &request.messages[0].text()).await }
     });
     let client = OptimizedClient::builder(upstream).cache(layer.clone()).build().unwrap();
@@ -61,6 +62,18 @@ async fn child() {
                 answers.sort();
                 answers.dedup();
                 say(&answers.join(" | "));
+            }
+            "fetch" => {
+                let (times, key) = rest.split_once(' ').unwrap();
+                let values = layer.namespace("retrieval").unwrap();
+                let fetches = (0..times.parse::<usize>().unwrap()).map(|_| {
+                    let (model, key) = (model.clone(), key.to_owned());
+                    let fetch = async move { ask_model(&model, &key).await.map(|answer| answer.text().to_owned()) };
+                    values.get_or_fetch::<String, _, _>(rest, fetch)
+                });
+                let mut found: Vec<_> = join_all(fetches).await.into_iter().map(|found| found.unwrap()).collect();
+                found.dedup();
+                say(&found.iter().map(|found| found.as_str()).collect::<Vec<_>>().join(" | "));
             }
             "remove" => {
                 let selector = match rest.split_once(' ').unwrap() {
@@ -215,6 +228,20 @@ async fn three_hundred_equal_misses_of_three_processes_make_one_upstream_call() 
         }
         assert_eq!(model.calls(), round, "one call for three hundred");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_all_lack_is_fetched_once() {
+    let (server, model) = (Server::start(&[]).await, Model::start().await);
+    let mut fleet = fleet(&server, &model).await;
+    model.gate.send_replace(false);
+    fleet.iter_mut().for_each(|process| process.tell("fetch 20 doc:42"));
+    model.called(1).await;
+    model.gate.send_replace(true);
+    for process in &mut fleet {
+        assert_eq!(process.answer().await, "doc:42 #1");
+    }
+    assert_eq!(model.calls(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
