@@ -49,9 +49,23 @@
 //!   [`Scheduler`]; each module's page says what is expected of one.
 //! - Time, randomness, token counts and prices come from [`Env`]; tests set them.
 //!
-//! # The cache at work
+//! # The cache
 //!
-//! [`OptimizedClient::cache`] gives a handle on it: [`stats`](cache::CacheHandle::stats) by namespace and tier, single
+//! [`Cache::memory`](cache::Cache::memory) keeps answers in this process; [`tier`](cache::Cache::tier) adds places outside
+//! it, [`fleet`](cache::Cache::fleet) one that several processes share and are kept together by. How a request travels
+//! through it, how long an answer lives, and which file holds what, says the page of [`cache`].
+//!
+//! | Wanted | Is |
+//! |---|---|
+//! | another life, size or place for some entries | a [`Namespace`](cache::Namespace) |
+//! | stale answers while the new one comes, or while the provider is down | [`stale_while_revalidate`](cache::Cache::stale_while_revalidate), [`stale_if_error`](cache::Cache::stale_if_error) |
+//! | something else for one call | [`CacheControl`](types::CacheControl) |
+//! | more requests that count as equal | a [`KeyPolicy`](cache::KeyPolicy) |
+//! | fewer, or other, answers kept | a [`StorePolicy`](cache::StorePolicy) |
+//! | values of your own, fetched once | [`CacheHandle::namespace`](cache::CacheHandle::namespace) |
+//! | answers gone | [`CacheHandle::remove_selected`](cache::CacheHandle::remove_selected) with a [`Selector`](cache::Selector) |
+//!
+//! [`OptimizedClient::cache`] gives a handle on the cache at work: [`stats`](cache::CacheHandle::stats) by namespace and tier, single
 //! answers ([`get`](cache::CacheHandle::get), [`peek`](cache::CacheHandle::peek), [`put`](cache::CacheHandle::put),
 //! [`remove`](cache::CacheHandle::remove)), removal by [`Selector`](cache::Selector), now and again later, memory as lines
 //! of JSON ([`export`](cache::CacheHandle::export), [`import`](cache::CacheHandle::import)), and warm-up from a list, a
@@ -125,6 +139,6 @@ pub use resilience::{Retry, RetryBudget, Timeouts};
 pub use schedule::{Admission, Scheduler};
 pub use stack::{Builder, OptimizedClient};
 
-#[cfg(all(doctest, feature = "openai"))]
+#[cfg(all(doctest, feature = "openai", feature = "redis", feature = "disk"))]
 #[doc = include_str!("../README.md")]
 mod readme {}

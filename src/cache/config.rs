@@ -125,8 +125,9 @@ impl Cache {
         self
     }
 
-    /// How long an answer is served; more than zero. Other namespaces have their own. One hour unless set: long enough for questions that come again in
-    /// a session or a shift, short enough that a corrected prompt or model is seen the same day.
+    /// How long an answer is served; more than zero. Other namespaces have their own. One hour unless set: long enough
+    /// for questions that come again in a session or a shift, short enough that a corrected prompt or model is seen the
+    /// same day.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.responses().ttl = ttl;

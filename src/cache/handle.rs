@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::order::{Order, Outcome, Wish};
 use super::shared::Shared;
-use super::{CacheStats, EntryInfo, Selector};
+use super::{CacheStats, EntryInfo, Selector, Values};
 use crate::client::LlmClient;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,8 +25,9 @@ const CONCURRENCY: usize = 4;
 /// coming back where there is nothing to say. Their [`CacheControl`](crate::types::CacheControl) and
 /// [`Tenant`](crate::types::Tenant) count as in a call.
 ///
-/// Once the client is shut down every operation but [`stats`](Self::stats) fails with
-/// [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown); a shutdown waits for those under way.
+/// Once the client is shut down every operation but [`stats`](Self::stats) and those of [`namespace`](Self::namespace),
+/// which ask nothing of the client, fails with [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown); a shutdown waits for
+/// those under way.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
@@ -84,6 +85,14 @@ impl CacheHandle {
     /// What it did so far. It looks at every entry in memory, about 0.1 us each: for a report, not for every call.
     pub fn stats(&self) -> CacheStats {
         self.held.shared.tiers.stats()
+    }
+
+    /// The user's own values in the namespace of this name: on the same tiers, with the same removals as the answers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) when the cache was not given one of this name.
+    pub fn namespace(&self, name: &str) -> Result<Values> {
+        Values::new(Arc::clone(&self.held.shared), name)
     }
 
     /// The stored answer of this request, counted as a hit; none counts as a miss, and nothing is asked upstream.

@@ -2,9 +2,10 @@
 //!
 //! The time between two calls for a key is followed as an exponentially weighted mean, each new gap counting a quarter
 //! (RFC 6298 follows a connection's round trips so, with an eighth). A hit is taken for the last of this life when less
-//! than that mean and an eighth is left of it, or less than twice what it took to answer: then the answer is refreshed at once, and the next call finds it fresh. That is done
-//! only where at least four gaps are known and two of them fit into a life, so that the refreshed answer is likely to
-//! be asked for: of calls that come at random with that mean, six in seven.
+//! than that mean and an eighth is left of it, or less than twice what it took to answer: then the answer is refreshed at
+//! once, and the next call finds it fresh. That is done only where at least four gaps are known and two of them fit into
+//! a life, so that the refreshed answer is likely to be asked for: of calls that come at random with that mean, six in
+//! seven.
 //!
 //! No clock ticks for this, it all happens on hits. Gaps shorter than 1/256 of a life are not told apart, so a hot key is
 //! written to no more than 256 times in a life, and read otherwise.

@@ -129,7 +129,7 @@ impl StorePolicy {
 
     /// Bytes of memory that an answer may take at most: its texts, log probabilities and unknown fields, and about 1 KiB
     /// of fixed parts, not streamed; at least 1. No limit unless set, but those of the tiers: memory takes nothing that
-    /// would fill it, and tiers outside the process nothing above 16 MiB.
+    /// would fill it, and tiers outside the process nothing above 16 MiB as JSON, or 4 MiB once that is packed.
     #[must_use]
     pub fn max_answer_bytes(mut self, max: u64) -> Self {
         self.max_answer_bytes = Some(max);

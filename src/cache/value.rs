@@ -20,7 +20,8 @@ use crate::types::{Source, Tenant, Trace};
 
 /// The user's own values in one namespace of a cache: what was found for a question, what a tool answered, whatever is
 /// dear to get and can be written as JSON. They share the tiers and the removals of the answers, and never
-/// meet them. Made by [`CacheLayer::namespace`](super::CacheLayer::namespace); cloning shares the cache.
+/// meet them. Made by [`CacheHandle::namespace`](super::CacheHandle::namespace), and by
+/// [`CacheLayer::namespace`](super::CacheLayer::namespace) before there is a client; cloning shares the cache.
 ///
 /// # What it does
 /// [`get_or_fetch`](Self::get_or_fetch) finds a value by its key, or fetches it: once, however many ask for it at the
@@ -36,20 +37,20 @@ use crate::types::{Source, Tenant, Trace};
 /// Passages for a question, looked up once and forgotten when their source changes:
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
-/// use sluicegate::{OptimizedClient, cache::{Cache, CacheLayer, Selector}, testing::Scripted};
+/// use sluicegate::{OptimizedClient, cache::{Cache, Selector}, testing::Scripted};
 /// # async fn search(question: &str) -> std::io::Result<Vec<String>> { Ok(vec![format!("about {question}")]) }
 ///
-/// let layer = CacheLayer::from(Cache::memory(10_000));
-/// let client = OptimizedClient::builder(Scripted::new()).cache(layer.clone()).build()?;
+/// let llm = OptimizedClient::builder(Scripted::new()).cache(Cache::memory(10_000)).build()?;
+/// let cache = llm.cache().expect("it was given one");
 ///
-/// let passages = layer.namespace("retrieval")?.tenant("acme").tag("handbook");
+/// let passages = cache.namespace("retrieval")?.tenant("acme").tag("handbook");
 /// let found = passages.get_or_fetch::<Vec<String>, _, _>("holidays", search("holidays")).await?;
 /// let again = passages.get_or_fetch::<Vec<String>, _, _>("holidays", search("holidays")).await?;
 /// assert!(std::sync::Arc::ptr_eq(&found, &again), "the second search never began");
 ///
-/// layer.remove(&Selector::Tag("handbook".into())).await?;
+/// cache.remove_selected(&Selector::Tag("handbook".into())).await?;
 /// assert!(passages.get::<Vec<String>>("holidays").await?.is_none());
-/// # drop(client); Ok(()) }
+/// # Ok(()) }
 /// ```
 #[derive(Clone)]
 pub struct Values {

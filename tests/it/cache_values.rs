@@ -338,3 +338,20 @@ async fn a_handle_says_what_it_lacks() {
     client.chat(ChatRequest::new("m").user("key")).await.unwrap();
     assert_eq!(values.get::<u32>("key").await.unwrap().as_deref(), Some(&7), "made before, at work now");
 }
+
+#[tokio::test]
+async fn the_handle_of_a_client_gives_them_too() {
+    let layer = CacheLayer::from(Cache::memory(10));
+    let client = OptimizedClient::builder(Scripted::new()).cache(layer.clone()).build().unwrap();
+    let cache = client.cache().unwrap();
+    let (given, same) = (cache.namespace("retrieval").unwrap(), layer.namespace("retrieval").unwrap());
+    given.put("key", 7_u32).await.unwrap();
+    assert_eq!(same.get::<u32>("key").await.unwrap().as_deref(), Some(&7));
+    assert_eq!(cache.remove_selected(&Selector::Pattern("retrieval/k*".into())).await.unwrap(), 1);
+    assert!(same.get::<u32>("key").await.unwrap().is_none());
+    assert_eq!(cache.namespace("retrieved").unwrap_err().kind(), ErrorKind::InvalidRequest);
+
+    client.shutdown().await;
+    given.put("key", 8_u32).await.unwrap();
+    assert_eq!(given.get::<u32>("key").await.unwrap().as_deref(), Some(&8), "they ask nothing of the client");
+}

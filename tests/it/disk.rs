@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use sluicegate::cache::tier::{Disk, DiskOptions, DiskSync};
+use sluicegate::cache::tier::{Disk, DiskBuilder, DiskSync};
 use sluicegate::cache::{CacheTier, Entry, MacKey, Probe, Selector};
 use sluicegate::env::Clock;
 use sluicegate::types::{ChatChunk, ChatCompletion, ChatRequest, Cost};
@@ -63,7 +63,7 @@ pub(crate) fn open(folder: &Path) -> Disk {
     small(folder).build().unwrap()
 }
 
-pub(crate) fn small(folder: &Path) -> DiskOptions {
+pub(crate) fn small(folder: &Path) -> DiskBuilder {
     Disk::open(folder).max_bytes(4 << 20).segment_bytes(32 << 10)
 }
 

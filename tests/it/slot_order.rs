@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate::cache::Cache;
+use sluicegate::cache::{Cache, Namespace, StorePolicy};
 use sluicegate::history::{Normalize, Window};
 use sluicegate::testing::Scripted;
 use sluicegate::types::ChatRequest;
@@ -99,6 +99,11 @@ fn what_cannot_work_is_refused_at_build() {
         (builder().cache(Cache::memory(0)), "memory entries = 0"),
         (builder().cache(Cache::memory(1).max_bytes(0)), "max_bytes = 0"),
         (builder().cache(Cache::memory(1).ttl(Duration::ZERO)), "ttl = 0s"),
+        (builder().cache(Cache::memory(1).tier_timeout(Duration::ZERO)), "tier_timeout = 0s"),
+        (builder().cache(Cache::memory(1).lease_term(Duration::ZERO)), "lease_term = 0s"),
+        (builder().cache(Cache::memory(1).namespace(Namespace::new("a/b"))), "namespace = \"a/b\""),
+        (builder().cache(Cache::memory(1).namespace(Namespace::prompts().entries(0))), "memory entries of prompts = 0"),
+        (builder().cache(Cache::memory(1).store(StorePolicy::new().max_answer_bytes(0))), "store max_answer_bytes = 0"),
         (builder().history(Window::tokens(500).reply_reserve(500)), "window tokens = 500 with a reply reserve of 500"),
         (builder().cache(Cache::memory(1)).cache(Cache::memory(2)), "Cache = set twice"),
         (builder().inside(Slot::Hedge, Named("a")).inside(Slot::Hedge, Named("b")), "Hedge = set twice"),
@@ -106,6 +111,19 @@ fn what_cannot_work_is_refused_at_build() {
         let text = refused(builder);
         assert!(text.contains(words), "{text}");
     }
+}
+
+#[tokio::test]
+async fn sizes_without_end_take_nothing_in_advance() {
+    let all = Namespace::embeddings().entries(usize::MAX).max_bytes(u64::MAX);
+    let cache =
+        Cache::memory(usize::MAX).max_bytes(u64::MAX).namespace(all).predict(usize::MAX).track_hottest(usize::MAX);
+    let client = OptimizedClient::builder(Scripted::new()).cache(cache).build().unwrap();
+    for _ in 0..2 {
+        client.chat(ChatRequest::new("m").user("hi")).await.unwrap();
+    }
+    let stats = client.cache().unwrap().stats();
+    assert_eq!((stats.namespace("responses").unwrap().hits, stats.namespace("responses").unwrap().entries), (1, 1));
 }
 
 #[tokio::test]

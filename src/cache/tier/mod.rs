@@ -7,7 +7,7 @@
 //! | `Redis` | `redis` | a fleet | a round trip, under 1 ms | what one process of many has asked |
 //! | `Objects` | `object-store` | a fleet, or the world through a CDN | 10 to 100 ms | large, long-lived answers, cheaply |
 //!
-//! Put the fast before the slow: `Cache::memory(10_000).tier(redis).tier(objects)`.
+//! Put the fast before the slow: `Cache::memory(10_000).fleet(redis).tier(objects)`.
 
 #[cfg(feature = "disk")]
 mod disk;
@@ -19,7 +19,7 @@ pub mod object;
 pub mod redis;
 
 #[cfg(feature = "disk")]
-pub use disk::{Disk, DiskOptions, DiskStats, DiskSync};
+pub use disk::{Disk, DiskBuilder, DiskStats, DiskSync};
 pub(in crate::cache) use memory::MEMORY;
 pub use memory::Memory;
 #[cfg(feature = "object-store")]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cache::{CacheTier, Entry, Probe, Selector};
+use crate::cache::{CacheTier, Entry, Labels, Payload, Probe, Selector, StoredValue};
 use crate::client::ClientInfo;
 use crate::types::{ChatChunk, ChatCompletion, ChatRequest, Cost, Tenant, Usage};
 
@@ -13,7 +13,7 @@ use crate::types::{ChatChunk, ChatCompletion, ChatRequest, Cost, Tenant, Usage};
 /// 2. Nothing else is found: not by another question, another tenant or another client.
 /// 3. A second put replaces the first.
 /// 4. Nothing is found once it has expired.
-/// 5. What is removed, by key or altogether, is gone; what was not removed stays.
+/// 5. What is removed, by whatever selector, is gone; what was not removed stays.
 /// 6. `Debug` shows no prompt and no answer.
 ///
 /// `now` is the present in the clock the tier goes by.
@@ -28,6 +28,7 @@ pub async fn tier_laws(tier: &dyn CacheTier, now: Instant) {
     let laws = Laws { tier, now };
     laws.finds_exactly_what_was_put().await;
     laws.forgets().await;
+    laws.forgets_what_is_selected().await;
 }
 
 struct Laws<'a> {
@@ -123,5 +124,33 @@ impl Laws<'_> {
         for request in &names {
             self.keep("after removing all, nothing is found", self.text(request).await.is_none());
         }
+    }
+
+    /// Entries of two namespaces, some under a tag; each selector must take its own and no other.
+    async fn forgets_what_is_selected(&self) {
+        let names = ["first", "second", "third", "fourth"];
+        let place = |number: usize| if number < 2 { "laws-a" } else { "laws-b" };
+        let probes: Vec<_> = (0..4).map(|at| Probe::value(place(at), None, names[at], self.now)).collect();
+        let key = |number: usize| probes[number].key();
+        let stranger = Probe::value("laws-a", None, "stranger", self.now).key();
+        for (selector, taken) in [
+            (Selector::Keys(vec![key(0), stranger, key(3)]), [true, false, false, true]),
+            (Selector::Tag("odd".into()), [false, true, false, true]),
+            (Selector::Pattern("laws-?/f*".into()), [true, false, false, true]),
+            (Selector::Namespace("laws-b".into()), [false, false, true, true]),
+        ] {
+            for (number, probe) in probes.iter().enumerate() {
+                let labels = Labels::new(names[number]).tags((number % 2 == 1).then_some("odd"));
+                let value = Payload::Value(Arc::new(StoredValue::from_json(*b"7")));
+                let entry = Entry::of(probe, value, self.now, TTL).with_labels(labels);
+                self.keep("a healthy tier takes a value", self.tier.put(probe, Arc::new(entry)).await.is_ok());
+            }
+            self.keep("a healthy tier removes what is selected", self.tier.remove(&selector).await.is_ok());
+            for (probe, taken) in probes.iter().zip(taken) {
+                let law = if taken { "what is selected is gone" } else { "what is not selected stays" };
+                self.keep(law, self.find(probe).await.is_none() == taken);
+            }
+        }
+        self.keep("a healthy tier removes all", self.tier.remove(&Selector::All).await.is_ok());
     }
 }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::builder::DiskSync;
 use super::files::{Held, Segment, segment_path, sync_folder};
 use super::index::{Index, Slot};
-use super::options::DiskSync;
 use super::record::{HEAD, Kind, Life, head, name, parse};
 use super::scan::Found;
 use crate::cache::CacheKey;

@@ -56,10 +56,10 @@
 //!
 //! A put or removal that was dropped after its first poll is completed all the same, unless its runtime ends before.
 
+mod builder;
 mod files;
 mod index;
 mod log;
-mod options;
 mod queue;
 mod record;
 mod scan;
@@ -74,7 +74,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-pub use options::{DiskOptions, DiskSync};
+pub use builder::{DiskBuilder, DiskSync};
 
 use crate::cache::envelope::{Envelopes, Refusals, Refused};
 use crate::cache::{CacheKey, CacheTier, Entry, Probe, Selector};
@@ -130,13 +130,13 @@ const WAITING: usize = 64;
 
 impl Disk {
     /// A tier in this folder, which is made if it is not there. Nothing is touched before
-    /// [`build`](DiskOptions::build).
-    pub fn open(folder: impl Into<PathBuf>) -> DiskOptions {
-        DiskOptions::new(folder.into())
+    /// [`build`](DiskBuilder::build).
+    pub fn open(folder: impl Into<PathBuf>) -> DiskBuilder {
+        DiskBuilder::new(folder.into())
     }
 
-    fn start(options: DiskOptions, segment_bytes: u64) -> Result<Self> {
-        let DiskOptions { folder, max_bytes, segment_bytes: _, sync, mac, clock } = options;
+    fn start(settings: DiskBuilder, segment_bytes: u64) -> Result<Self> {
+        let DiskBuilder { folder, max_bytes, segment_bytes: _, sync, mac, clock } = settings;
         let envelopes = Envelopes::new(Arc::clone(&clock), mac);
         let refuse = |advice: &str| Error::config("disk", "folder", folder.display(), advice);
         let failed = |error: io::Error| refuse(&format!("cannot be used: {error}")).with_source(error);

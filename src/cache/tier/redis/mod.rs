@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use fred::bytes::Bytes;
 use fred::interfaces::KeysInterface;
 use fred::types::Expiration;
+use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -39,6 +40,9 @@ use names::Names;
 
 /// The least time for the removal of a key, and for each step of removing all: nobody's answer waits for it.
 const REMOVAL: Duration = Duration::from_millis(250);
+
+/// So many keys are removed at a time: their commands go out together, and each may lie on another master.
+const ABREAST: usize = 256;
 
 /// Answers in Redis: one node, Sentinel or Cluster, with or without TLS.
 ///
@@ -274,8 +278,9 @@ impl CacheTier for Redis {
             Selector::Key(key) => self.unlink(lane, key, budget).await,
             Selector::Keys(keys) => {
                 let mut removed = 0;
-                for key in keys {
-                    removed += self.unlink(lane, key, budget).await?;
+                for keys in keys.chunks(ABREAST) {
+                    let unlinked = keys.iter().map(|key| self.unlink(lane, key, budget));
+                    removed += try_join_all(unlinked).await?.into_iter().sum::<u64>();
                 }
                 Ok(removed)
             }

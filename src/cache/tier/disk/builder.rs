@@ -1,4 +1,4 @@
-//! What a user says about the disk tier.
+//! Settings of the tier, checked once at `build()`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,10 +28,10 @@ pub enum DiskSync {
     EachPut,
 }
 
-/// How a [`Disk`] tier is opened; [`build`](Self::build) opens it.
+/// Settings of a [`Disk`] tier. Nothing is checked or touched before [`build`](Self::build).
 #[derive(Clone)]
 #[must_use = "nothing is opened before build()"]
-pub struct DiskOptions {
+pub struct DiskBuilder {
     pub(super) folder: PathBuf,
     pub(super) max_bytes: u64,
     pub(super) segment_bytes: Option<u64>,
@@ -44,7 +44,7 @@ const LARGEST_SEGMENT: u64 = 1 << 30;
 /// As many segments as there may be half-full ones.
 const MOST_BYTES: u64 = 128 << 30;
 
-impl DiskOptions {
+impl DiskBuilder {
     pub(super) fn new(folder: PathBuf) -> Self {
         let (sync, clock) = (DiskSync::default(), Arc::new(TokioClock::default()));
         Self { folder, max_bytes: 1 << 30, segment_bytes: None, sync, mac: None, clock }
@@ -80,8 +80,8 @@ impl DiskOptions {
     }
 
     /// Where the time comes from; Tokio's clock unless set. It should be the one the client goes by.
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
         self
     }
 
@@ -115,10 +115,10 @@ impl DiskOptions {
     }
 }
 
-impl fmt::Debug for DiskOptions {
+impl fmt::Debug for DiskBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { folder, max_bytes, segment_bytes, sync, mac, clock: _ } = self;
-        f.debug_struct("DiskOptions")
+        f.debug_struct("DiskBuilder")
             .field("folder", folder)
             .field("max_bytes", max_bytes)
             .field("segment_bytes", segment_bytes)
