@@ -16,6 +16,7 @@
 //! whose [`Entry::expires`] has passed. Errors are counted and passed over: a cache never fails a call.
 
 mod adaptive;
+mod arrears;
 mod breaker;
 mod canonical;
 mod config;

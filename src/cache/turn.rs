@@ -3,7 +3,8 @@
 //! Whoever takes the lease of a key asks. The others look for its answer, at growing distances, and try for the lease
 //! again each time: when the holder dies, its lease ends with the term, and the next one asks. A lease is short and is
 //! renewed while its holder's flight is polled, so a long answer holds it as long as it takes, and a dead holder delays
-//! the others by no more than one term. Whatever keeps the shared store from saying whose turn it is, one asks without.
+//! the others by no more than one term. A holder whose answer has been removed before it came lets the next one ask: who
+//! asks after a removal does not wait for what was asked before. Whatever keeps the shared store from saying whose turn it is, one asks without.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -11,11 +12,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::Probe;
 use super::fill::{Parts, Question};
 use super::fleet::{Lease, Leasing};
+use super::near::Moment;
 use super::space::Space;
 use super::tiers::Found;
+use super::{Labels, Probe};
 use crate::types::CacheControl;
 
 /// How long those who wait leave between two looks: twice as long each time.
@@ -35,7 +37,7 @@ pub(super) enum Turn {
 
 impl Parts {
     /// Waits until the answer is there or it is our turn to ask.
-    pub(super) async fn turn(self: &Arc<Self>, space: &Space, probe: &Probe, question: &Question) -> Turn {
+    pub(super) async fn turn(self: &Arc<Self>, space: &Space, probe: &Arc<Probe>, question: &Question) -> Turn {
         let control = question.request.extensions.get::<CacheControl>();
         let tiers = &self.shared.tiers;
         // What is not to be kept, or not to be taken from others, is nobody else's business.
@@ -45,9 +47,13 @@ impl Parts {
         let (key, term) = (probe.key(), self.shared.lease_term);
         let mut wait = FIRST_LOOK;
         loop {
+            let since = tiers.near().now();
             let answer = tiers.ask_fleet(&self.env, |fleet| async move { fleet.lease(&key, term).await }).await;
             let held = match answer {
-                Some(Leasing::Held(lease)) => Some(Held::new(Arc::clone(self), lease)),
+                Some(Leasing::Held(lease)) => {
+                    let wanted = Wanted { since, labels: question.labels(), probe: Arc::clone(probe) };
+                    Some(Held::new(Arc::clone(self), lease, wanted))
+                }
                 Some(Leasing::Taken) => None,
                 Some(Leasing::Open) | None => return Turn::Ask(None),
             };
@@ -69,6 +75,13 @@ impl Parts {
     }
 }
 
+/// What an answer is asked for, and since when: as long as nobody removes it, it will be kept.
+struct Wanted {
+    since: Moment,
+    labels: Labels,
+    probe: Arc<Probe>,
+}
+
 /// A lease we hold.
 pub(super) struct Held {
     parts: Arc<Parts>,
@@ -77,8 +90,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    fn new(parts: Arc<Parts>, lease: Lease) -> Self {
-        let renewal = Box::pin(renew(Arc::clone(&parts), lease.clone()));
+    fn new(parts: Arc<Parts>, lease: Lease, wanted: Wanted) -> Self {
+        let renewal = Box::pin(renew(Arc::clone(&parts), lease.clone(), wanted));
         Self { parts, lease: Some(lease), renewal }
     }
 
@@ -112,11 +125,14 @@ async fn give_back(parts: &Parts, lease: &Lease, open_for: Duration) {
     parts.shared.tiers.ask_fleet(&parts.env, |fleet| async move { fleet.release(lease, open_for).await }).await;
 }
 
-/// Renews the lease three times a term until it is lost.
-async fn renew(parts: Arc<Parts>, lease: Lease) {
+/// Renews the lease three times a term until it is lost, or of no more use.
+async fn renew(parts: Arc<Parts>, lease: Lease, Wanted { since, labels, probe }: Wanted) {
     let (term, lease) = (parts.shared.lease_term, &lease);
     loop {
         parts.env.sleep(term / 3).await;
+        if !parts.shared.tiers.near().spares_asked(since, &labels, &probe) {
+            return give_back(&parts, lease, Duration::ZERO).await;
+        }
         let kept =
             parts.shared.tiers.ask_fleet(&parts.env, |fleet| async move { fleet.renew(lease, term).await }).await;
         if kept == Some(false) {
