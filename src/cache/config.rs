@@ -94,6 +94,9 @@ impl Cache {
     /// Adds a tier that several processes share, as [`tier`](Self::tier) does, and keeps the processes together by it:
     ///
     /// - memory follows it: what changes there, or is removed by any process, is dropped from the memory of all;
+    /// - so do the tiers given before it, which are taken for this process's own, such as a disk, in what any process
+    ///   removes: it is gone before they are asked again. What is removed while a process is away or cut off they keep as
+    ///   long as it lives. Tiers given after it are taken for shared, and whoever removes does so there for all;
     /// - concurrent equal misses of all processes make one upstream call: one takes the lease of the key, the others wait
     ///   for its answer.
     ///

@@ -110,6 +110,7 @@
 //! | the handle | `handle` `order` `stats` `counts` `hot` `warm` `log` `export` `lines` |
 
 mod adaptive;
+mod arrears;
 mod breaker;
 mod canonical;
 mod config;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::arrears::Arrears;
 use super::fleet::{Follower, Invalidation};
 use super::flight::Flights;
 use super::negative::Failures;
@@ -28,6 +29,7 @@ pub(super) struct Near {
     /// What changed in a shared store: whatever was read from there before does not fill memory after it.
     changes: Removals,
     echoes: Echoes,
+    arrears: Option<Arc<Arrears>>,
     /// Whether a shared store has begun to tell this process what changes.
     told: AtomicBool,
 }
@@ -42,7 +44,8 @@ pub(super) struct Moment {
 impl Near {
     pub(super) fn new(spaces: Vec<Space>, failures: Option<Failures>, flights: Arc<Flights>) -> Self {
         let (removals, changes, echoes) = (Removals::default(), Removals::default(), Echoes::default());
-        Self { spaces, failures, flights, removals, changes, echoes, told: AtomicBool::new(false) }
+        let (arrears, told) = (None, AtomicBool::new(false));
+        Self { spaces, failures, flights, removals, changes, echoes, arrears, told }
     }
 
     pub(super) fn spaces(&self) -> &[Space] {
@@ -126,9 +129,29 @@ impl Near {
         }
     }
 
+    /// The entry of this key is about to be put anew: whatever was read from an outer tier before does not take its place.
+    pub(super) fn replaces(&self, key: CacheKey) {
+        self.changes.note(&Selector::Key(key));
+    }
+
     /// This process is about to put the entry of this key into the shared store, which will tell it so.
     pub(super) fn expect_echo(&self, env: &Env, key: CacheKey) {
         self.echoes.expect(key, env.now());
+    }
+
+    /// It did not, or nobody knows: the next word about this key may be another's.
+    pub(super) fn expect_no_echo(&self, key: &CacheKey) {
+        self.echoes.0.lock().remove(key);
+    }
+
+    /// There are tiers of this process alone: what others remove is written down for them.
+    pub(super) fn keep_arrears(&mut self) {
+        self.arrears = Some(Arc::default());
+    }
+
+    /// What others removed, if it is written down.
+    pub(super) fn arrears(&self) -> Option<&Arc<Arrears>> {
+        self.arrears.as_ref()
     }
 
     /// From now on, nothing that was asked for before and that the selector takes is kept.
@@ -163,6 +186,7 @@ impl Follower for Near {
                 self.spaces.iter().filter_map(Space::used_memory).for_each(|memory| memory.discard_key(key));
             }
             Invalidation::Removed(selector) => {
+                self.arrears.iter().for_each(|arrears| arrears.add(selector));
                 self.removed(selector);
             }
             // The first says that this process is being told from now on. What is on its way then was asked for by a

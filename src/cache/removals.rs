@@ -14,11 +14,34 @@ use super::{Entry, Selector};
 
 /// So many removals are remembered. Who has been on the way for longer than that keeps nothing.
 const REMEMBERED: usize = 1024;
+/// So many keys they may name together, 2 MiB: a removal of very many is soon forgotten.
+const KEYS: usize = 1 << 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Removals {
     count: AtomicU64,
-    recent: Mutex<VecDeque<Selector>>,
+    recent: Mutex<Recent>,
+}
+
+/// The last removals, and how many keys they name.
+#[derive(Debug, Default)]
+struct Recent {
+    selectors: VecDeque<Selector>,
+    keys: usize,
+}
+
+impl Recent {
+    fn push(&mut self, selector: Selector) {
+        self.keys += keys(&selector);
+        self.selectors.push_back(selector);
+        while self.selectors.len() > REMEMBERED || self.keys > KEYS {
+            self.keys -= self.selectors.pop_front().as_ref().map_or(0, keys);
+        }
+    }
+}
+
+fn keys(selector: &Selector) -> usize {
+    if let Selector::Keys(keys) = selector { keys.len() } else { 0 }
 }
 
 /// A moment between two removals.
@@ -34,10 +57,7 @@ impl Removals {
     /// Must be called before anything is removed.
     pub(super) fn note(&self, selector: &Selector) {
         let mut recent = self.recent.lock();
-        if recent.len() == REMEMBERED {
-            recent.pop_front();
-        }
-        recent.push_back(selector.clone());
+        recent.push(selector.clone());
         self.count.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -51,7 +71,7 @@ impl Removals {
         if self.count.load(Ordering::SeqCst) == mark.0 {
             return true;
         }
-        let recent = self.recent.lock();
+        let recent = &self.recent.lock().selectors;
         let since = self.count.load(Ordering::SeqCst) - mark.0;
         let known = usize::try_from(since).ok().filter(|since| *since <= recent.len());
         known.is_some_and(|since| !recent.iter().rev().take(since).any(&taken_by))
@@ -85,5 +105,20 @@ mod tests {
             removals.note(&Selector::Namespace("c".into()));
         }
         assert!(!removals.spare(mark, &entry("b")), "too long ago to know");
+    }
+
+    #[test]
+    fn many_keys_take_bounded_memory_and_none_of_them_is_kept() {
+        let (removals, kept) = (Removals::default(), entry("a"));
+        let mark = removals.mark();
+        let others = |many: usize| Selector::Keys(vec![crate::cache::CacheKey::of(b"other"); many]);
+        removals.note(&others(KEYS));
+        assert!(removals.spare(mark, &kept));
+        removals.note(&others(1));
+        assert!(!removals.spare(mark, &kept), "too many to know");
+        assert!(removals.recent.lock().keys <= KEYS);
+        removals.note(&others(KEYS + 1));
+        assert_eq!(removals.recent.lock().keys, 0);
+        assert!(!removals.spare(mark, &kept) && removals.spare(removals.mark(), &kept));
     }
 }

@@ -44,6 +44,8 @@ struct Shore {
     at: usize,
     store: Arc<dyn Fleet>,
     followed: AtomicBool,
+    /// The tiers nearer than it: this process's alone, so that they hear of what others removed as memory does.
+    alone: Vec<Arc<dyn CacheTier>>,
 }
 
 /// An entry, and the name of the tier that had it.
@@ -60,10 +62,18 @@ impl Tiers {
         for space in near.spaces_mut() {
             space.counts = SpaceCounts::new(outers.iter().map(|tier| tier.name()));
         }
+        let fleet = fleet.map(|(at, store)| Shore {
+            at,
+            store,
+            followed: AtomicBool::new(false),
+            alone: outers.iter().take(at).cloned().collect(),
+        });
         let outer = |tier| Outer { tier, breaker: Breaker::default(), counts: TierCounts::default() };
         let outer = outers.into_iter().map(outer).collect();
+        if fleet.as_ref().is_some_and(|fleet| fleet.at > 0) {
+            near.keep_arrears();
+        }
         let near = Arc::new(near);
-        let fleet = fleet.map(|(at, store)| Shore { at, store, followed: AtomicBool::new(false) });
         Self { near, outer, fleet, limit, behind: None }
     }
 
@@ -126,7 +136,8 @@ impl Tiers {
     async fn find_outward(&self, env: &Env, space: &Space, probe: &Probe) -> Option<Found> {
         self.follow();
         let since = self.near.now();
-        for (distance, outer) in self.outer.iter().enumerate() {
+        let first = self.first_to_ask(env).await;
+        for (distance, outer) in self.outer.iter().enumerate().skip(first) {
             let Some(found) = self.ask(env, outer, outer.tier.get(probe)).await else { continue };
             // Whatever a tier hands out, only what was stored for exactly this request is served.
             let Some(entry) = found.filter(|entry| entry.serves(probe)) else {
@@ -140,6 +151,12 @@ impl Tiers {
         None
     }
 
+    /// The nearest outer tier that has nothing any more of what others removed.
+    async fn first_to_ask(&self, env: &Env) -> usize {
+        let (Some(fleet), Some(arrears)) = (&self.fleet, self.near.arrears()) else { return 0 };
+        if arrears.settle(env, self.limit, &fleet.alone).await { 0 } else { fleet.at }
+    }
+
     /// The entry of exactly this request from the nearest tier that has it, and nothing is moved for it.
     pub(super) async fn peek(&self, env: &Env, space: &Space, probe: &Probe) -> Option<Found> {
         if let Some(memory) = space.used_memory()
@@ -147,7 +164,8 @@ impl Tiers {
         {
             return Some((entry, memory.name()));
         }
-        for outer in &self.outer {
+        let first = self.first_to_ask(env).await;
+        for outer in self.outer.iter().skip(first) {
             let found = self.ask(env, outer, outer.tier.get(probe)).await.flatten();
             if let Some(entry) = found.filter(|entry| entry.serves(probe)) {
                 return Some((entry, outer.tier.name()));
@@ -194,6 +212,11 @@ impl Tiers {
         lease: Option<&Lease>,
     ) {
         space.counts.stored();
+        if !self.outer.is_empty() {
+            self.follow();
+            // The entry's key is known from now on, and what changes under it is dropped.
+            self.near.replaces(entry.key());
+        }
         self.near.keep(space, probe, entry, since);
         if self.outer.is_empty() {
             return;
@@ -241,9 +264,18 @@ impl Tiers {
         entry: &Arc<Entry>,
         (since, lease): (Moment, Option<&Lease>),
     ) -> bool {
-        if distance == 0 || !self.near.spares(since, entry) {
+        if distance == 0 {
             return true;
         }
+        if !self.near.spares(since, entry) {
+            // Nobody is to wait for what is not kept.
+            if let Some(lease) = lease {
+                self.ask_fleet(env, |fleet| async move { fleet.release(lease, Duration::ZERO).await }).await;
+            }
+            return true;
+        }
+        // First: what is put now is not what others removed.
+        let first = self.first_to_ask(env).await;
         let put = async |(at, outer): (usize, &Outer)| {
             let fleet = self.fleet.as_ref().filter(|fleet| fleet.at == at);
             if fleet.is_some() {
@@ -253,16 +285,23 @@ impl Tiers {
                 (Some(fleet), Some(lease)) => {
                     let held = self.ask(env, outer, fleet.store.put_leased(probe, entry, lease)).await;
                     add(&outer.counts.puts, u64::from(held == Some(true)));
+                    if held != Some(true) {
+                        self.near.expect_no_echo(&probe.key());
+                    }
                     held.unwrap_or(true)
                 }
                 _ => {
                     let put = self.ask(env, outer, outer.tier.put(probe, Arc::clone(entry))).await;
                     add(&outer.counts.puts, u64::from(put.is_some()));
+                    if fleet.is_some() && put.is_none() {
+                        self.near.expect_no_echo(&probe.key());
+                    }
                     true
                 }
             }
         };
-        let held = join_all(self.outer.iter().take(distance).enumerate().map(put)).await.into_iter().all(|held| held);
+        let outers = self.outer.iter().enumerate().take(distance).skip(first);
+        let held = join_all(outers.map(put)).await.into_iter().all(|held| held);
         if !self.near.spares(since, entry) {
             // It was removed while it was being kept, and the removal may have come first.
             let key = Selector::Key(entry.key());

@@ -3,7 +3,8 @@
 //! Whoever takes the lease of a key asks. The others look for its answer, at growing distances, and try for the lease
 //! again each time: when the holder dies, its lease ends with the term, and the next one asks. A lease is short and is
 //! renewed while its holder's flight is polled, so a long answer holds it as long as it takes, and a dead holder delays
-//! the others by no more than one term. Whatever keeps the shared store from saying whose turn it is, one asks without.
+//! the others by no more than one term. A holder whose answer has been removed before it came lets the next one ask: who
+//! asks after a removal does not wait for what was asked before. Whatever keeps the shared store from saying whose turn it is, one asks without.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -11,11 +12,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::Probe;
 use super::fill::{Parts, Question};
 use super::fleet::{Lease, Leasing};
+use super::near::Moment;
 use super::space::Space;
 use super::tiers::{Found, Tiers};
+use super::{Labels, Probe};
 use crate::env::Env;
 use crate::types::CacheControl;
 
@@ -36,14 +38,15 @@ pub(super) enum Turn {
 
 impl Parts {
     /// Waits until the answer is there or it is our turn to ask.
-    pub(super) async fn turn(&self, space: &Space, probe: &Probe, question: &Question) -> Turn {
+    pub(super) async fn turn(&self, space: &Space, probe: &Arc<Probe>, question: &Question) -> Turn {
         let control = question.request.extensions.get::<CacheControl>();
         // What is not to be kept, or not to be taken from others, is nobody else's business.
         if control.is_some_and(|control| control.no_store || control.no_cache) {
             return Turn::Ask(None);
         }
         let look = |probe: Probe| async move { self.stored_meanwhile(space, &probe, question).await };
-        turn((&self.shared.tiers, self.shared.lease_term), &self.env, probe, look).await
+        let wanted = || question.labels();
+        turn((&self.shared.tiers, self.shared.lease_term), &self.env, (probe, wanted), look).await
     }
 }
 
@@ -51,7 +54,7 @@ impl Parts {
 pub(super) async fn turn<F: Future<Output = Option<Found>>>(
     (tiers, term): (&Arc<Tiers>, Duration),
     env: &Env,
-    probe: &Probe,
+    (probe, labels): (&Arc<Probe>, impl Fn() -> Labels),
     look: impl Fn(Probe) -> F,
 ) -> Turn {
     if !tiers.has_fleet() {
@@ -60,9 +63,13 @@ pub(super) async fn turn<F: Future<Output = Option<Found>>>(
     let key = probe.key();
     let mut wait = FIRST_LOOK;
     loop {
+        let since = tiers.near().now();
         let answer = tiers.ask_fleet(env, |fleet| async move { fleet.lease(&key, term).await }).await;
         let held = match answer {
-            Some(Leasing::Held(lease)) => Some(Held::new((Arc::clone(tiers), term), env.clone(), lease)),
+            Some(Leasing::Held(lease)) => {
+                let wanted = Wanted { since, labels: labels(), probe: Arc::clone(probe) };
+                Some(Held::new((Arc::clone(tiers), term), env.clone(), lease, wanted))
+            }
             Some(Leasing::Taken) => None,
             Some(Leasing::Open) | None => return Turn::Ask(None),
         };
@@ -83,6 +90,13 @@ pub(super) async fn turn<F: Future<Output = Option<Found>>>(
     }
 }
 
+/// What an answer is asked for, and since when: as long as nobody removes it, it will be kept.
+struct Wanted {
+    since: Moment,
+    labels: Labels,
+    probe: Arc<Probe>,
+}
+
 /// A lease we hold.
 pub(super) struct Held {
     tiers: Arc<Tiers>,
@@ -92,8 +106,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    fn new((tiers, term): (Arc<Tiers>, Duration), env: Env, lease: Lease) -> Self {
-        let renewal = Box::pin(renew((Arc::clone(&tiers), term), env.clone(), lease.clone()));
+    fn new((tiers, term): (Arc<Tiers>, Duration), env: Env, lease: Lease, wanted: Wanted) -> Self {
+        let renewal = Box::pin(renew((Arc::clone(&tiers), term), env.clone(), lease.clone(), wanted));
         Self { tiers, env, lease: Some(lease), renewal }
     }
 
@@ -127,11 +141,14 @@ async fn give_back(tiers: &Tiers, env: &Env, lease: &Lease, open_for: Duration) 
     tiers.ask_fleet(env, |fleet| async move { fleet.release(lease, open_for).await }).await;
 }
 
-/// Renews the lease three times a term until it is lost.
-async fn renew((tiers, term): (Arc<Tiers>, Duration), env: Env, lease: Lease) {
-    let lease = &lease;
+/// Renews the lease three times a term until it is lost, or of no more use.
+async fn renew((tiers, term): (Arc<Tiers>, Duration), env: Env, lease: Lease, wanted: Wanted) {
+    let (lease, Wanted { since, labels, probe }) = (&lease, wanted);
     loop {
         env.sleep(term / 3).await;
+        if !tiers.near().spares_asked(since, &labels, &probe) {
+            return give_back(&tiers, &env, lease, Duration::ZERO).await;
+        }
         let kept = tiers.ask_fleet(&env, |fleet| async move { fleet.renew(lease, term).await }).await;
         if kept == Some(false) {
             return;

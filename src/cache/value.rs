@@ -274,7 +274,7 @@ impl Values {
         }
     }
 
-    async fn bring<T, F, E>(&self, probe: &Probe, since: &Since, fetch: F) -> Result<Brought>
+    async fn bring<T, F, E>(&self, probe: &Arc<Probe>, since: &Since, fetch: F) -> Result<Brought>
     where
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
@@ -290,7 +290,7 @@ impl Values {
             let found = tiers.find(env, space, &probe).await;
             found.filter(|(entry, _)| value_of::<T>(entry).is_some())
         };
-        let mut held = match turn((tiers, term), env, probe, look).await {
+        let mut held = match turn((tiers, term), env, (probe, || (*since.labels).clone()), look).await {
             Turn::Ask(held) => held,
             // Another process has fetched it.
             Turn::Found((entry, _)) => match value_of::<T>(&entry) {

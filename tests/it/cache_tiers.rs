@@ -216,3 +216,59 @@ async fn a_call_says_how_it_uses_the_cache() {
     tokio::time::advance(seconds(10)).await;
     assert_eq!(source("b", plain().ttl(Duration::ZERO)).await, (fresh, fresh), "expired, and then never kept");
 }
+
+/// A tier whose reads are answered late, with what was there when they came.
+#[derive(Debug)]
+struct Late {
+    memory: Memory,
+    reading: tokio::sync::Semaphore,
+    gate: tokio::sync::Semaphore,
+}
+
+#[async_trait]
+impl CacheTier for Late {
+    fn name(&self) -> &'static str {
+        "late"
+    }
+
+    async fn get(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
+        let found = self.memory.get(probe).await;
+        self.reading.add_permits(1);
+        let _ = self.gate.acquire().await;
+        found
+    }
+
+    async fn put(&self, probe: &Probe, entry: Arc<Entry>) -> Result<()> {
+        self.memory.put(probe, entry).await
+    }
+
+    async fn remove(&self, selector: &Selector) -> Result<u64> {
+        self.memory.remove(selector).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_put_does_not_take_its_place_in_memory() {
+    let memory = Memory::new(100, 1 << 20).unwrap();
+    let (reading, gate) = (tokio::sync::Semaphore::new(0), tokio::sync::Semaphore::new(0));
+    let tier = Arc::new(Late { memory, reading, gate });
+    let client = || {
+        let cache = Cache::memory(100).tier(Arc::clone(&tier)).tier_timeout(Duration::from_secs(60));
+        OptimizedClient::builder(Scripted::new()).cache(cache).build().unwrap()
+    };
+    let put = async |client: &OptimizedClient, answer: &str| {
+        let answer = sluicegate::types::ChatCompletion::text("m", answer);
+        assert!(client.cache().unwrap().put(ask("question"), answer).await.unwrap());
+    };
+    let (other, client) = (client(), client());
+    put(&other, "old").await;
+    let late = tokio::spawn({
+        let client = client.clone();
+        async move { client.chat(ask("question")).await.unwrap() }
+    });
+    drop(tier.reading.acquire().await.unwrap());
+    put(&client, "new").await;
+    tier.gate.close();
+    assert_eq!(late.await.unwrap().text(), "old", "it asked before");
+    assert_eq!(client.chat(ask("question")).await.unwrap().text(), "new");
+}

@@ -39,6 +39,8 @@ mod redis;
 mod redis_chaos;
 #[cfg(feature = "redis")]
 mod redis_fleet;
+#[cfg(feature = "redis")]
+mod redis_fleet_near;
 mod replay_lossless;
 mod resilience;
 mod schedule;

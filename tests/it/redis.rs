@@ -6,6 +6,7 @@
 
 pub(crate) mod crowd;
 mod feed;
+mod leases;
 mod outages;
 pub(crate) mod proxy;
 mod refusals;

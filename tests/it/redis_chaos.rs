@@ -23,9 +23,11 @@ enum Stack {
     MemoryFirst,
     /// Every call goes to Redis.
     RedisAlone,
+    /// As the first, and each miss takes a lease.
+    Fleet,
 }
 
-const STACKS: [Stack; 2] = [Stack::MemoryFirst, Stack::RedisAlone];
+const STACKS: [Stack; 3] = [Stack::MemoryFirst, Stack::RedisAlone, Stack::Fleet];
 
 impl Stack {
     fn cache(self, url: &str) -> Cache {
@@ -33,6 +35,7 @@ impl Stack {
         match self {
             Self::MemoryFirst => Cache::memory(20).tier(redis),
             Self::RedisAlone => Cache::on(redis),
+            Self::Fleet => Cache::memory(20).fleet(redis),
         }
     }
 }

@@ -17,7 +17,7 @@ use sluicegate::cache::tier::Memory;
 use sluicegate::cache::{Cache, CacheKey, CacheLayer, CacheTier, Entry, Probe, Selector};
 use sluicegate::types::{
     CacheControl, ChatChunk, ChatCompletion, ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse,
-    Finish, FinishReason, Scope, Source, StreamEvent, Tenant,
+    Embedding, Extra, Finish, FinishReason, Scope, Source, StreamEvent, Tenant, Vector,
 };
 use sluicegate::{ClientInfo, Env, LlmClient, OptimizedClient, Result};
 use tokio::sync::Semaphore;
@@ -152,6 +152,21 @@ fn told(request: &ChatRequest) -> String {
     format!("for {who}, asked by {:x}", hasher.finish())
 }
 
+/// The vector of each text of this request: whose it is.
+fn told_vector(request: &EmbedRequest) -> Vec<f32> {
+    let mut hasher = DefaultHasher::new();
+    request.extensions.get::<Tenant>().hash(&mut hasher);
+    hasher.finish().to_le_bytes().map(f32::from).into()
+}
+
+fn texts(tenant: Option<&str>) -> EmbedRequest {
+    let request = EmbedRequest::new("m", ["one", "two"].map(String::from));
+    match tenant {
+        Some(tenant) => request.with(Tenant(tenant.to_owned())),
+        None => request,
+    }
+}
+
 fn shared() -> CacheControl {
     CacheControl::new().scope(Scope::Public)
 }
@@ -183,8 +198,15 @@ impl LlmClient for Teller {
         Ok(ChatStream::new(first.chain(rest.flatten())))
     }
 
-    async fn embed(&self, _: EmbedRequest) -> Result<EmbedResponse> {
-        Ok(EmbedResponse::default())
+    async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let _ = self.gate.acquire().await;
+        let vector = told_vector(&request);
+        let data = (0..request.input.items().len()).map(|index| {
+            let (embedding, extra) = (Vector::Floats(vector.clone()), Extra::default());
+            Embedding { index, embedding, extra }
+        });
+        Ok(EmbedResponse { data: data.collect(), model: "m".into(), ..EmbedResponse::default() })
     }
 }
 
@@ -319,6 +341,68 @@ async fn in_the_air() {
         }
         assert_eq!((upstream.calls(), layer.open_flights()), (all, 0), "{}: one for each tenant", place.name);
     }
+}
+
+/// Vectors of equal texts: in the air, and kept, in two processes that share the outer tier.
+#[tokio::test]
+async fn vectors() {
+    let tenants = tenants();
+    let asks = |client: &OptimizedClient, tenant: &Option<String>| {
+        let (client, request) = (client.clone(), texts(tenant.as_deref()));
+        tokio::spawn(async move {
+            let own = told_vector(&request);
+            let answer = client.embed(request).await.unwrap();
+            assert_eq!(answer.data.len(), 2);
+            answer.data.iter().all(|one| one.embedding == Vector::Floats(own.clone()))
+        })
+    };
+    // A tier that writes down answers takes no vectors.
+    for place in places().await.into_iter().filter(|place| !place.name.ends_with("own tier")) {
+        let upstream = Teller::waiting();
+        let processes = [place.process(&upstream), place.process(&upstream)];
+        let (client, layer) = &processes[0];
+        let callers: Vec<_> = tenants.iter().map(|tenant| asks(client, tenant)).collect();
+        let all = tenants.len();
+        until(place.name, || upstream.calls() == all && layer.open_flights() == all).await;
+        upstream.gate.close();
+        for (caller, tenant) in callers.into_iter().zip(&tenants) {
+            assert!(caller.await.unwrap(), "{}: {}", place.name, short(tenant));
+        }
+        for (process, tenant) in processes.iter().flat_map(|process| tenants.iter().map(move |one| (process, one))) {
+            assert!(asks(&process.0, tenant).await.unwrap(), "{}: {}", place.name, short(tenant));
+        }
+        let memories = if place.outer.is_some() { 1 } else { 2 };
+        assert_eq!(upstream.calls(), memories * all, "{}: each has vectors of its own", place.name);
+    }
+}
+
+/// All at the same time in two processes of a fleet: a lease for each tenant, and nobody waits for another's.
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn in_the_leases_of_a_fleet() {
+    let server = crate::redis::server::Server::start(&[]).await;
+    let upstream = Teller::waiting();
+    let mut processes = Vec::new();
+    for _ in 0..2 {
+        let tier = crate::redis::patient(server.url()).build().unwrap();
+        crate::redis::joined(&tier).await;
+        let layer = CacheLayer::from(Cache::memory(1_000).fleet(tier).tier_timeout(HANG));
+        processes.push(OptimizedClient::builder(Arc::clone(&upstream)).cache(layer).build().unwrap());
+    }
+    let tenants = tenants();
+    let mut callers = Vec::new();
+    for (client, tenant) in processes.iter().flat_map(|client| tenants.iter().map(move |tenant| (client, tenant))) {
+        let (client, request) = (client.clone(), question("q", tenant.as_deref()));
+        callers.push(tokio::spawn(async move { (Way::Call.ask(&client, request.clone()).await.0, told(&request)) }));
+    }
+    // As long as nobody is answered, a tenant that waited for another's lease would not ask.
+    until("each asks", || upstream.calls() == tenants.len()).await;
+    upstream.gate.close();
+    for caller in callers {
+        let (text, own) = caller.await.unwrap();
+        assert_eq!(text, own);
+    }
+    assert_eq!(upstream.calls(), tenants.len(), "one for each tenant");
 }
 
 /// All who say that they share do, stored and in the air, and nobody else is told.

@@ -1,5 +1,6 @@
 //! Answers in this process's memory, on quick_cache.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZero;
@@ -129,12 +130,13 @@ impl Memory {
 
     /// Keeps an entry, without waiting.
     pub fn keep(&self, probe: &Probe, entry: Arc<Entry>) {
-        let at = probe.fingerprint();
         // Known when an outer tier has asked for it: only then is anything told by key.
-        if let Some(key) = entry.known_key() {
+        let (at, key) = (probe.fingerprint(), entry.known_key());
+        self.entries.insert(Key::at(at), Kept { weight: entry.weight(), entry });
+        // Afterwards: what is not held yet would be pruned, or taken by a word about the entry before this one.
+        if let Some(key) = key {
             self.keys.learn(key, at, self.entries.len(), |at| self.entries.peek(&Key::at(*at)).is_some());
         }
-        self.entries.insert(Key::at(at), Kept { weight: entry.weight(), entry });
     }
 
     /// Forgets what the selector takes, without waiting; how many. It looks at every entry: about 0.1 us each, by key 1 us
@@ -143,8 +145,13 @@ impl Memory {
         let before = self.entries.len();
         match selector {
             Selector::All => {
-                self.entries.clear();
+                // In this order: an entry that is kept meanwhile is known or gone.
                 self.keys.clear();
+                self.entries.clear();
+            }
+            Selector::Keys(keys) => {
+                let keys: HashSet<&CacheKey> = keys.iter().collect();
+                self.entries.retain(|_, kept| !keys.contains(&kept.entry.key()));
             }
             other => self.entries.retain(|_, kept| !other.selects(&kept.entry)),
         }
@@ -250,6 +257,8 @@ mod tests {
     fn put(memory: &Memory, name: &str, text: usize) -> Probe {
         let now = crate::Env::new().now();
         let probe = Probe::chat(&ClientInfo::new("p"), &ChatRequest::new("m").user(name), now);
+        // As after an outer tier has been asked.
+        let _ = probe.key();
         let completion = Arc::new(ChatCompletion::text("m", "x".repeat(text)));
         let entry = Entry::new(&probe, completion, Arc::from([]), now, Duration::from_secs(60), None);
         memory.keep(&probe, Arc::new(entry));
@@ -272,6 +281,20 @@ mod tests {
             assert!(memory.len() <= entries, "{} of {entries}", memory.len());
             assert!(memory.len() as u64 * text as u64 <= bytes, "{} in {bytes}", memory.len());
             assert!(!memory.is_empty());
+        }
+    }
+
+    /// Whatever the index drops when it is pruned: what was just kept is found by its key.
+    #[test]
+    fn what_changes_elsewhere_is_dropped_by_its_key() {
+        let memory = Memory::new(10, 1 << 20).unwrap();
+        for n in 0..4_000 {
+            let probe = put(&memory, &n.to_string(), 10);
+            // Not each: the index is to grow.
+            if n % 5 == 0 && memory.find(&probe).is_some() {
+                memory.discard_key(&probe.key());
+                assert!(memory.find(&probe).is_none(), "{n}");
+            }
         }
     }
 }

@@ -4,9 +4,9 @@
 //! ticket; the remover waits until as many have as were listening. So once a removal has returned, no process that is
 //! connected serves what was removed, even what it kept in memory and Redis never had.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use fred::interfaces::{KeysInterface, PubsubInterface};
+use fred::interfaces::PubsubInterface;
 use fred::types::Value;
 use serde::{Deserialize, Serialize};
 
@@ -70,31 +70,64 @@ impl Announcement {
     }
 }
 
+/// Counted by name, not by word: in a cluster a listener hears each removal once from every master.
+const CONFIRM: &str = "redis.call('SADD', KEYS[1], ARGV[1])
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
+
+const CONFIRMED: &str = "return redis.call('SCARD', KEYS[1])";
+
+/// So many keys are announced at a time: Redis ends the connection of a listener for whom too many bytes wait.
+const KEYS: usize = 1_000;
+
+/// A removal on its way: its ticket, and how many were listening.
+struct Published {
+    ticket: String,
+    listening: i64,
+}
+
 impl Redis {
     /// Publishes a removal and waits until all that listen have dropped what it takes.
     pub(super) async fn tell_all(&self, selector: &Selector) -> Result<()> {
+        let mut published = Vec::new();
+        match selector {
+            Selector::Keys(keys) => {
+                for keys in keys.chunks(KEYS) {
+                    published.push(self.publish(&Selector::Keys(keys.to_vec())).await?);
+                }
+            }
+            other => published.push(self.publish(other).await?),
+        }
+        // What is published already is waited for as a whole.
+        let until = after(self.0.settings.clock.now(), PATIENCE);
+        for one in &published {
+            self.heard(one, until).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, selector: &Selector) -> Result<Published> {
         let (_place, lane) = self.enter()?;
-        let (shared, budget) = (&*self.0, self.0.settings.put_timeout);
         let ticket = format!("{:016x}{:016x}", ThreadRandom.next(), ThreadRandom.next());
         let announcement = Announcement::new(ticket.clone(), selector);
         let text = serde_json::to_string(&announcement).map_err(|error| {
             Error::new(ErrorKind::Other, fault::ORIGIN, "the removal cannot be written as JSON").with_source(error)
         })?;
-        let channel = shared.names.channel();
+        let channel = self.0.names.channel();
         let publish = |client: Asked| async move { client.publish::<i64, _, _>(channel, text).await };
-        let listening = lane.ask(budget, publish).await?;
-        if listening == 0 {
+        let listening = lane.ask(self.0.settings.put_timeout, publish).await?;
+        Ok(Published { ticket, listening })
+    }
+
+    async fn heard(&self, Published { ticket, listening }: &Published, until: Instant) -> Result<()> {
+        if *listening == 0 {
             return Ok(());
         }
-        let clock = &shared.settings.clock;
-        let until = after(clock.now(), PATIENCE);
+        let (clock, budget) = (&self.0.settings.clock, self.0.settings.put_timeout);
         let mut wait = FIRST_LOOK;
-        let name = shared.names.ticket(&ticket);
         loop {
-            let asked = name.clone();
-            let look = |client: Asked| async move { client.get::<Option<i64>, _>(asked).await };
-            let confirmed = lane.ask(budget, look).await?.unwrap_or(0);
-            if confirmed >= listening {
+            let name = vec![self.0.names.ticket(ticket)];
+            let confirmed = self.number(CONFIRMED, name, Vec::new(), budget).await?;
+            if confirmed >= *listening {
                 return Ok(());
             }
             if clock.now() >= until {
@@ -106,15 +139,10 @@ impl Redis {
         }
     }
 
-    /// Says that this process has dropped what was announced.
-    pub(super) async fn confirm(&self, ticket: &str) -> Result<()> {
-        let (_place, lane) = self.enter()?;
-        let (name, budget) = (self.0.names.ticket(ticket), self.0.settings.put_timeout);
-        let count = |client: Asked| async move {
-            let counted = client.incr::<i64, _>(&name).await?;
-            client.pexpire::<Value, _>(&name, TICKET, None).await?;
-            Ok(counted)
-        };
-        lane.ask(budget, count).await.map(drop)
+    /// Says that this listener has dropped what was announced.
+    pub(super) async fn confirm(&self, ticket: &str, listener: String) -> Result<()> {
+        let (name, budget) = (vec![self.0.names.ticket(ticket)], self.0.settings.put_timeout);
+        let arguments: Vec<Value> = vec![listener.into(), TICKET.into()];
+        self.number(CONFIRM, name, arguments, budget).await.map(drop)
     }
 }

@@ -26,7 +26,7 @@ use super::link::Session;
 use super::names::Names;
 use super::{Redis, Shared};
 use crate::cache::{Follower, Invalidation};
-use crate::env::{Clock, after};
+use crate::env::{Clock, Random, ThreadRandom, after};
 
 /// Where Redis sends invalidations to a connection that speaks RESP2.
 const CHANNEL: &str = "__redis__:invalidate";
@@ -76,6 +76,8 @@ impl Invalidations {
 
 pub(super) struct Feed {
     names: Names,
+    /// What nobody else who listens is called.
+    id: String,
     clock: Arc<dyn Clock>,
     out: broadcast::Sender<Invalidation>,
     followers: Mutex<Vec<Weak<dyn Follower>>>,
@@ -87,7 +89,8 @@ pub(super) struct Feed {
 impl Feed {
     pub(super) fn new(names: Names, clock: Arc<dyn Clock>, tier: Weak<Shared>) -> Self {
         let (out, followers) = (broadcast::Sender::new(BACKLOG), Mutex::default());
-        Self { names, clock, out, followers, tier, tracking: AtomicBool::new(false) }
+        let id = format!("{:016x}{:016x}", ThreadRandom.next(), ThreadRandom.next());
+        Self { names, id, clock, out, followers, tier, tracking: AtomicBool::new(false) }
     }
 
     /// The follower hears of everything from now on, before this feed goes on.
@@ -129,7 +132,9 @@ impl Feed {
                 Some(id) => id,
                 None => node.client_id().await?,
             };
-            node.client_tracking::<(), _, _>("ON", Some(id), self.names.0.clone(), true, false, false, false).await?;
+            // Of entries alone: a word about each lease and ticket would be several times as many.
+            let prefix = self.names.entries();
+            node.client_tracking::<(), _, _>("ON", Some(id), prefix, true, false, false, false).await?;
             node.subscribe(CHANNEL).await?;
             node.subscribe(self.names.channel()).await?;
             // fred does not wait for the server to confirm a subscription; the reply to this comes after it.
@@ -157,9 +162,9 @@ impl Feed {
         };
         self.tell(Invalidation::Removed(selector));
         let Some(tier) = self.tier.upgrade() else { return };
-        let tasks = tier.tasks.clone();
+        let (tasks, id) = (tier.tasks.clone(), self.id.clone());
         // Who removed it waits, but not for ever.
-        tasks.spawn(async move { Redis(tier).confirm(&ticket).await });
+        tasks.spawn(async move { Redis(tier).confirm(&ticket, id).await });
     }
 
     fn pass_on(&self, pushed: Pushed) {

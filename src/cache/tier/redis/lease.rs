@@ -21,10 +21,13 @@ const RENEW: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
 
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], 'open', 'PX', ARGV[2])
+if ARGV[2] == '0' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], 'open', 'PX', ARGV[2]) end
 return 1";
 
-const PUT: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+/// A lease that ended while its holder was away is still good where nobody has asked since: there is no lease, and no
+/// answer.
+const PUT: &str = "local held = redis.call('GET', KEYS[1])
+if held ~= ARGV[1] and (held or redis.call('EXISTS', KEYS[2]) == 1) then return 0 end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 redis.call('DEL', KEYS[1])
 return 1";
@@ -67,7 +70,9 @@ impl Redis {
     }
 
     pub(super) async fn release_lease(&self, lease: &Lease, open_for: Duration) -> Result<()> {
-        let arguments: Vec<Value> = vec![token(lease).into(), millis(open_for).into()];
+        // Of no time at all there is none: in a single millisecond all who wait might find it open.
+        let open_for = if open_for.is_zero() { 0 } else { millis(open_for) };
+        let arguments: Vec<Value> = vec![token(lease).into(), open_for.into()];
         let names = vec![self.0.names.lease(&lease.key)];
         self.script(RELEASE, names, arguments, self.0.settings.get_timeout).await.map(drop)
     }
@@ -85,7 +90,7 @@ impl Redis {
         self.script(PUT, names, arguments, budget).await
     }
 
-    /// Whether the script said yes. fred does not bound the time of scripts; the lane does.
+    /// Whether the script said yes.
     async fn script(
         &self,
         text: &'static str,
@@ -93,8 +98,18 @@ impl Redis {
         values: Vec<Value>,
         budget: Duration,
     ) -> Result<bool> {
+        self.number(text, names, values, budget).await.map(|answer| answer == 1)
+    }
+
+    /// What the script said. fred does not bound the time of scripts; the lane does.
+    pub(super) async fn number(
+        &self,
+        text: &'static str,
+        names: Vec<String>,
+        values: Vec<Value>,
+        budget: Duration,
+    ) -> Result<i64> {
         let (_place, lane) = self.enter()?;
-        let run = |client: Asked| async move { client.eval::<i64, _, _, _>(text, names, values).await };
-        lane.ask(budget, run).await.map(|answer| answer == 1)
+        lane.ask(budget, |client: Asked| async move { client.eval(text, names, values).await }).await
     }
 }

@@ -15,6 +15,11 @@ impl Names {
         format!("{}{{{}}}", self.0, key.to_hex())
     }
 
+    /// What the names of all entries start with, and no other name.
+    pub(super) fn entries(&self) -> String {
+        format!("{}{{", self.0)
+    }
+
     /// The lease of this key.
     pub(super) fn lease(&self, key: &CacheKey) -> String {
         format!("{}!lease:{{{}}}", self.0, key.to_hex())
@@ -62,6 +67,7 @@ mod tests {
         let key = CacheKey::from_hex(&[b'a'; 64]).unwrap();
         let name = names.of(&key);
         assert_eq!(names.key(name.as_bytes()), Some(key));
+        assert!(name.starts_with(&names.entries()) && !names.lease(&key).starts_with(&names.entries()));
         let (upper, lease) = (format!("app:{{{}}}", "A".repeat(64)), names.lease(&key));
         for foreign in ["app:", "app:{}", "", &name[1..], &name[..67], &format!("{name}0"), &upper, &lease] {
             assert_eq!(names.key(foreign.as_bytes()), None, "{foreign}");
