@@ -25,6 +25,10 @@ use crate::types::CacheControl;
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 const LONGEST_LOOK: Duration = Duration::from_millis(100);
 
+/// A lease is taken for so long at first, and for its whole term once it is known to be ours: one whose reply was lost
+/// delays the others no longer than this.
+const FIRST_TERM: Duration = Duration::from_millis(250);
+
 /// For how long nobody needs a lease after one that brought no answer to keep.
 const OPEN_FOR: Duration = Duration::from_secs(1);
 
@@ -64,7 +68,7 @@ pub(super) async fn turn<F: Future<Output = Option<Found>>>(
     let mut wait = FIRST_LOOK;
     loop {
         let since = tiers.near().now();
-        let answer = tiers.ask_fleet(env, |fleet| async move { fleet.lease(&key, term).await }).await;
+        let answer = tiers.ask_fleet(env, |fleet| async move { fleet.lease(&key, term.min(FIRST_TERM)).await }).await;
         let held = match answer {
             Some(Leasing::Held(lease)) => {
                 let wanted = Wanted { since, labels: labels(), probe: Arc::clone(probe) };
@@ -145,7 +149,6 @@ async fn give_back(tiers: &Tiers, env: &Env, lease: &Lease, open_for: Duration) 
 async fn renew((tiers, term): (Arc<Tiers>, Duration), env: Env, lease: Lease, wanted: Wanted) {
     let (lease, Wanted { since, labels, probe }) = (&lease, wanted);
     loop {
-        env.sleep(term / 3).await;
         if !tiers.near().spares_asked(since, &labels, &probe) {
             return give_back(&tiers, &env, lease, Duration::ZERO).await;
         }
@@ -153,6 +156,7 @@ async fn renew((tiers, term): (Arc<Tiers>, Duration), env: Env, lease: Lease, wa
         if kept == Some(false) {
             return;
         }
+        env.sleep(term / 3).await;
     }
 }
 
