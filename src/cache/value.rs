@@ -84,6 +84,8 @@ impl ValueParts {
 struct Brought {
     typed: Arc<dyn Any + Send + Sync>,
     stored: Option<Arc<StoredValue>>,
+    /// The tier that had it after all.
+    tier: Option<&'static str>,
 }
 
 impl Brought {
@@ -225,6 +227,8 @@ impl Values {
     {
         let (entry, tier) = self.shared.tiers.find(env, space, probe).await?;
         match entry.payload() {
+            // A tier keeps what is stale for answers; values are served fresh or not at all.
+            _ if entry.fresh_until() <= probe.now() => None,
             Payload::Value(stored) => Some((stored.get()?, Arc::clone(stored), tier)),
             _ => None,
         }
@@ -255,19 +259,23 @@ impl Values {
             let Some(waiter) = joined.waiters.into_iter().next() else { continue };
             let heard = waiter.await;
             match heard.outcome {
-                Ok(brought) => match brought.take() {
-                    Some(value) => {
-                        let source = if heard.started { Source::Upstream } else { Source::Coalesced };
+                Ok(brought) => {
+                    let source = match brought.tier {
+                        _ if !heard.pays => Source::Coalesced,
+                        Some(tier) => Source::Cache(tier),
+                        None => Source::Upstream,
+                    };
+                    // Else another type was fetched under this key.
+                    if let Some(value) = brought.take() {
                         space.counts.served(&from(source));
                         return Ok(value);
                     }
-                    // Another type was fetched under this key.
-                    None => continue,
-                },
+                }
                 // Its deadline was not ours.
                 Err(error) if !heard.started && error.kind() == ErrorKind::Deadline => {}
                 Err(error) => {
-                    space.counts.missed();
+                    // Who joined it is counted nowhere, as with answers.
+                    space.counts.missed_times(usize::from(heard.started));
                     return Err(error);
                 }
             }
@@ -282,8 +290,8 @@ impl Values {
     {
         let (env, space) = self.at_work()?;
         // Another fetch may have landed between our look-up and the start of this one.
-        if let Some((value, stored, _)) = self.find::<T>(env, space, probe).await {
-            return Ok(Brought { typed: value, stored: Some(stored) });
+        if let Some((value, stored, tier)) = self.find::<T>(env, space, probe).await {
+            return Ok(Brought { typed: value, stored: Some(stored), tier: Some(tier) });
         }
         let asked = env.now();
         let value = Arc::new(fetch.await.map_err(failed)?);
@@ -292,7 +300,7 @@ impl Values {
             let took = env.now().saturating_duration_since(asked);
             self.keep((env, space), probe, stored, since, took).await;
         }
-        Ok(Brought { typed: value, stored })
+        Ok(Brought { typed: value, stored, tier: None })
     }
 
     async fn keep(

@@ -9,6 +9,7 @@
 
 mod architecture;
 mod cache_adaptive;
+mod cache_counts;
 mod cache_embeddings;
 mod cache_freshness;
 mod cache_handle;
@@ -16,6 +17,7 @@ mod cache_negative;
 mod cache_policies;
 mod cache_predict;
 mod cache_tiers;
+mod cache_together;
 mod cache_values;
 #[cfg(feature = "disk")]
 mod disk;
