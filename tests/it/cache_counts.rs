@@ -94,7 +94,7 @@ fn counted(stats: &CacheStats, namespace: &str) -> Seen {
 /// What one caller came to; none when it left.
 enum Came {
     Answer(Option<Result<ChatResponse>>),
-    Vectors(Option<(u64, EmbedResponse)>),
+    Vectors(Option<(u64, Trace)>),
     Value(bool),
 }
 
@@ -136,7 +136,7 @@ async fn all_calls_of_a_mixed_load_are_counted_once() {
                 4 => {
                     let (asked, request) = (texts.len() as u64, EmbedRequest::new("m", texts));
                     let answer = tokio::time::timeout(patience, client.embed(request)).await;
-                    Came::Vectors(answer.ok().map(|answer| (asked, answer.unwrap())))
+                    Came::Vectors(answer.ok().map(|answer| (asked, answer.unwrap().trace)))
                 }
                 _ => {
                     let fetch = async {
@@ -157,9 +157,9 @@ async fn all_calls_of_a_mixed_load_are_counted_once() {
         match call.await.unwrap() {
             Came::Answer(Some(Ok(answer))) => answers.trace(answer.trace()),
             Came::Answer(Some(Err(error))) => answers.misses += u64::from(error.kind() == ErrorKind::CacheMiss),
-            Came::Vectors(Some((asked, answer))) => {
+            Came::Vectors(Some((asked, trace))) => {
                 texts += asked;
-                vectors.saved(&answer.trace);
+                vectors.saved(&trace);
             }
             Came::Value(true) => fetched += 1,
             Came::Answer(None) | Came::Vectors(None) | Came::Value(false) => left += 1,

@@ -255,7 +255,9 @@ fn a_later_removal_outside_a_runtime_is_refused() {
 }
 
 /// A waker that holds somebody else's call, as those of small executors do.
-struct Holds(Mutex<Option<Pin<Box<dyn Future<Output = Result<ChatResponse>> + Send>>>>);
+struct Holds(#[allow(dead_code, reason = "works when it is dropped")] Mutex<Option<Call>>);
+
+type Call = Pin<Box<dyn Future<Output = Result<ChatResponse>> + Send>>;
 
 impl Wake for Holds {
     fn wake(self: Arc<Self>) {}
@@ -267,7 +269,7 @@ fn a_caller_whose_waker_holds_another_can_leave() {
     std::thread::spawn(move || {
         let gate = sluicegate::testing::Gate::closed();
         let client = wrap(&Arc::new(Scripted::new().gate(&gate)), Cache::memory(10));
-        let call = |client: OptimizedClient| Box::pin(async move { client.chat(question()).await });
+        let call = |client: OptimizedClient| -> Call { Box::pin(async move { client.chat(question()).await }) };
         let (mut first, mut second) = (call(client.clone()), call(client));
         assert!(second.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         let waker = Waker::from(Arc::new(Holds(Mutex::new(Some(second)))));
