@@ -116,10 +116,15 @@ impl SpaceCounts {
         }
     }
 
-    /// A call found nothing, and then failed.
+    /// A call found nothing, and failed or was answered from upstream.
     pub(super) fn missed(&self) {
+        self.missed_times(1);
+    }
+
+    /// So many of them.
+    pub(super) fn missed_times(&self, calls: usize) {
         let pen = self.pen();
-        pen.add(&pen.local.misses, 1);
+        pen.add(&pen.local.misses, calls as u64);
     }
 
     /// Memory was asked and had nothing.
@@ -189,10 +194,16 @@ impl Parts {
         trace
     }
 
-    /// A flight brought an answer for a call: counts it.
-    pub(super) fn landed(&self, landed: &Landed, trace: Trace) -> Trace {
+    /// A flight brought an answer for a call: counts it, and makes its trace. The leader is told what its own call came to.
+    pub(super) fn landed(&self, landed: &Landed, leader: bool) -> Trace {
+        let trace = if leader { *landed.answer.trace() } else { self.saved(&landed.entry, Source::Coalesced) };
         if let Ok(space) = self.shared.tiers.near().space(landed.entry.namespace()) {
-            space.counts.served(&trace);
+            if leader && !landed.stored {
+                // A miss here, even if another cache below this one had it.
+                space.counts.missed();
+            } else {
+                space.counts.served(&trace);
+            }
         }
         trace
     }

@@ -177,7 +177,7 @@ impl Parts {
     /// A stored answer as the end of a flight.
     fn stored(&self, entry: Arc<Entry>, tier: &'static str) -> FlightSource {
         let answer = entry.respond(self.saved(&entry, Source::Cache(tier)));
-        one(Ok(FlightEvent::Landed(Landed { entry, answer, kept: true })))
+        one(Ok(FlightEvent::Landed(Landed { entry, answer, kept: true, stored: true })))
     }
 
     pub(super) fn asked(&self) -> Asked {
@@ -223,7 +223,7 @@ impl Parts {
         } else if let Some(held) = held {
             held.open().await;
         }
-        Ok(FlightEvent::Landed(Landed { entry, answer, kept }))
+        Ok(FlightEvent::Landed(Landed { entry, answer, kept, stored: false }))
     }
 
     pub(super) fn saved(&self, entry: &Entry, source: Source) -> Trace {

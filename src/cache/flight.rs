@@ -46,6 +46,8 @@ pub(super) struct Landed {
     pub(super) answer: ChatResponse,
     /// Whether it may be found in the cache from now on.
     pub(super) kept: bool,
+    /// Whether it was found in the cache after all, and nothing was asked upstream.
+    pub(super) stored: bool,
 }
 
 pub(super) type FlightSource = Pin<Box<dyn Stream<Item = Result<FlightEvent>> + Send>>;
@@ -350,20 +352,22 @@ impl Drop for Listener {
         let fingerprint = self.flight.probe.fingerprint();
         // Under the map's lock, so that nobody joins a flight that is being given up.
         let mut flights = self.flights.shard(fingerprint).lock();
-        let last = {
+        let (last, waker) = {
             let mut log = self.flight.hub.0.lock();
-            if let Some(slot) = self.slot {
-                log.wakers[slot] = None;
+            let waker = self.slot.and_then(|slot| {
                 log.free.push(slot);
-            }
+                log.wakers[slot].take()
+            });
             log.orphaned |= self.leader && !self.told;
             log.listeners -= 1;
-            log.listeners == 0
+            (log.listeners == 0, waker)
         };
         if last && flights.get(&fingerprint).is_some_and(|known| Arc::ptr_eq(known, &self.flight)) {
             flights.remove(&fingerprint);
         }
         drop(flights);
+        // It may be all that holds another who listens: it is let go unlocked.
+        drop(waker);
         if last {
             // Cancels the upstream call. Nobody else can hold the lock: there are no other listeners.
             let source = self.flight.source.lock().take();

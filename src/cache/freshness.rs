@@ -158,7 +158,8 @@ impl Freshness {
     }
 }
 
-fn is_young_enough(entry: &Entry, control: &CacheControl, now: Instant) -> bool {
+/// Whether this call takes anything stored, and something of this age.
+pub(super) fn is_young_enough(entry: &Entry, control: &CacheControl, now: Instant) -> bool {
     !control.no_cache && control.max_age.is_none_or(|max| entry.age(now) <= max)
 }
 

@@ -95,7 +95,8 @@ impl CacheHandle {
         Values::new(Arc::clone(&self.held.shared), name)
     }
 
-    /// The stored answer of this request, counted as a hit; none counts as a miss, and nothing is asked upstream.
+    /// The stored answer of this request, counted as a hit; none counts as a miss, and nothing is asked upstream, as with
+    /// [`CacheControl::only_if_cached`](crate::types::CacheControl::only_if_cached).
     ///
     /// # Errors
     /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) for a request that no call could be made with, and
@@ -153,10 +154,16 @@ impl CacheHandle {
     ///
     /// # Errors
     /// As [`remove_selected`](Self::remove_selected), for the first time; a failure of the second is counted by tier.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) outside a Tokio runtime: then nothing is removed.
     pub async fn remove_later(&self, selector: &Selector, delay: Duration) -> Result<u64> {
         let again = self.remove_again(selector.clone(), delay);
         self.enter(async {
-            self.held.env.tasks().spawn(again);
+            let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+                let text =
+                    "there is no Tokio runtime for the second removal, so nothing was removed; use remove_selected";
+                Error::new(ErrorKind::Unsupported, "cache", text)
+            })?;
+            self.held.env.tasks().spawn_on(again, &runtime);
             self.held.shared.tiers.remove(selector).await
         })
         .await

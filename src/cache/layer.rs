@@ -12,6 +12,7 @@ use super::config::Cache;
 use super::embed::embed;
 use super::fill::{Parts, Question, fly};
 use super::flight::{FlightEvent, Landed, Listener};
+use super::freshness::is_young_enough;
 use super::handle::CacheHandle;
 use super::order::Order;
 use super::refresh::{self};
@@ -190,10 +191,24 @@ impl Cached {
         self.0.shared.flights.join(probe, || labels, |probe| fly(parts, probe, question))
     }
 
-    /// Whether a joined flight failed for a reason that was its starter's alone: the starter's deadline.
+    /// Whether a joined flight failed for a reason that was its starter's alone: the starter's deadline, or a remembered
+    /// failure that this call does not take.
     fn try_again(&self, leader: bool, error: &Error, request: &ChatRequest) -> bool {
+        if leader {
+            return false;
+        }
+        if error.is_remembered() {
+            return request.extensions.get::<CacheControl>().is_some_and(|control| control.no_cache);
+        }
         let mine = request.extensions.get::<Deadline>();
-        !leader && error.kind() == ErrorKind::Deadline && mine.is_none_or(|Deadline(until)| self.0.env.now() < *until)
+        error.kind() == ErrorKind::Deadline && mine.is_none_or(|Deadline(until)| self.0.env.now() < *until)
+    }
+
+    /// Whether a joined flight found something stored that its starter takes, and this call does not.
+    fn refuses(&self, leader: bool, landed: &Landed, request: &ChatRequest) -> bool {
+        let control = request.extensions.get::<CacheControl>();
+        let young = |control| is_young_enough(&landed.entry, control, self.0.env.now());
+        !leader && landed.stored && !control.is_none_or(young)
     }
 
     /// Whether the store policy sends this call past the cache.
@@ -209,14 +224,16 @@ impl Cached {
     async fn miss(&self, mut probe: Probe, request: ChatRequest) -> Result<ChatResponse> {
         loop {
             let mut listener = self.listen(probe, &request, false)?;
+            let started = listener.is_leader();
             let landed = std::future::poll_fn(|cx| listener.poll_landed(cx)).await;
             let leader = listener.is_leader();
             match landed {
+                Ok(landed) if self.refuses(started, &landed, &request) => probe = self.0.probe(&request),
                 Ok(landed) if leader => {
-                    trace(&self.0, leader, &landed);
+                    self.0.landed(&landed, leader);
                     return Ok(landed.answer);
                 }
-                Ok(landed) => return Ok(landed.entry.respond(trace(&self.0, leader, &landed))),
+                Ok(landed) => return Ok(landed.entry.respond(self.0.landed(&landed, leader))),
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
                 Err(error) => {
                     let instead = self.0.instead_of(&error, &request).await;
@@ -235,6 +252,9 @@ impl Cached {
             let leader = listener.is_leader();
             // Waits for the first event, so that a failure before it is this call's error, not the stream's.
             match std::future::poll_fn(|cx| listener.poll_event(cx)).await {
+                Ok(FlightEvent::Landed(landed)) if self.refuses(leader, &landed, &request) => {
+                    probe = self.0.probe(&request);
+                }
                 Ok(first) => return Ok(self.stream(listener, first)),
                 Err(error) if self.try_again(leader, &error, &request) => probe = self.0.probe(&request),
                 Err(error) => {
@@ -254,7 +274,7 @@ impl Cached {
         let opening = Trace { source, ..Trace::default() };
         if let FlightEvent::Landed(landed) = &first {
             // The flight was a call, not a stream: its answer comes as one chunk.
-            return landed.entry.replay(trace(&self.0, listener.is_leader(), landed));
+            return landed.entry.replay(self.0.landed(landed, listener.is_leader()));
         }
         let parts = Arc::clone(&self.0);
         let (mut listener, mut first) = (listener, Some(first));
@@ -267,17 +287,12 @@ impl Cached {
                 FlightEvent::Chunk(chunk) => StreamEvent::Chunk(chunk),
                 FlightEvent::Landed(landed) => {
                     let usage = landed.answer.usage.clone();
-                    StreamEvent::Finish(Box::new(Finish { usage, trace: trace(&parts, listener.is_leader(), &landed) }))
+                    StreamEvent::Finish(Box::new(Finish { usage, trace: parts.landed(&landed, listener.is_leader()) }))
                 }
             })))
         }))
         .with_trace(opening)
     }
-}
-
-fn trace(parts: &Parts, leader: bool, landed: &Landed) -> Trace {
-    let saved = || parts.saved(&landed.entry, Source::Coalesced);
-    parts.landed(landed, if leader { *landed.answer.trace() } else { saved() })
 }
 
 #[async_trait]

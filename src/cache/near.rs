@@ -112,8 +112,13 @@ impl Near {
         }
     }
 
-    /// Keeps what an outer tier had in memory, unless it was removed or changed there since.
+    /// Keeps what an outer tier had in memory, unless it was removed or changed there since, or memory has what is as
+    /// fresh: a tier that was away when that was put has an older one.
     pub(super) fn fill(&self, space: &Space, probe: &Probe, entry: &Arc<Entry>, since: Moment) {
+        let nearer = space.used_memory().and_then(|memory| memory.peek(probe));
+        if nearer.is_some_and(|nearer| nearer.fresh_until() >= entry.fresh_until()) {
+            return;
+        }
         self.keep(space, probe, entry, since);
         if !self.changes.spare(since.changes, entry)
             && let Some(memory) = space.memory()

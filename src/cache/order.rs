@@ -11,6 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::fill::{Parts, Question};
+use super::flight::FlightEvent;
+use super::freshness::keeps;
 use super::{CacheKey, Entry, Probe, Selector};
 use crate::error::Result;
 use crate::types::{CacheControl, ChatCompletion, ChatRequest, ChatResponse, Cost};
@@ -127,9 +129,12 @@ impl Parts {
 
     async fn get(&self, request: &ChatRequest) -> Result<Option<ChatResponse>> {
         let probe = self.probe(request);
-        let control = request.extensions.get();
-        let space = self.space(control)?;
-        let Some(hit) = self.find(space, &probe, control).await else {
+        // It asks nothing upstream, so it looks as a call does that takes only what is stored.
+        let control = request.extensions.get::<CacheControl>().cloned().unwrap_or_default().only_if_cached();
+        let space = self.space(Some(&control))?;
+        let found =
+            if self.shared.store.passes_by(request) { None } else { self.find(space, &probe, Some(&control)).await };
+        let Some(hit) = found else {
             space.counts.missed();
             return Ok(None);
         };
@@ -139,15 +144,12 @@ impl Parts {
     async fn put(&self, request: &ChatRequest, completion: &Arc<ChatCompletion>) -> Result<bool> {
         let control = request.extensions.get::<CacheControl>();
         let space = self.space(control)?;
-        if control.is_some_and(|control| control.no_store || control.ttl.is_some_and(|ttl| ttl.is_zero())) {
-            return Ok(false);
-        }
-        if !space.counts.admit(self.shared.store.takes(request, completion)) {
+        if !control.is_none_or(keeps) || !space.counts.admit(!self.shared.store.passes_by(request)) {
             return Ok(false);
         }
         let (probe, answer) = (self.probe(request), ChatResponse::new(Arc::clone(completion)));
         let question = Question { request: request.clone(), streaming: false, seen: None };
-        self.land(&probe, &question, (self.asked(), None), answer, Vec::new()).await?;
-        Ok(true)
+        let event = self.land(&probe, &question, (self.asked(), None), answer, Vec::new()).await?;
+        Ok(matches!(event, FlightEvent::Landed(landed) if landed.kept))
     }
 }

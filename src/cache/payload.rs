@@ -31,7 +31,7 @@ pub enum Payload {
 }
 
 /// The vector of one text, and what came with it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct StoredVector {
     /// The vector as it came; its index means nothing here.
     pub embedding: Embedding,
@@ -107,6 +107,13 @@ impl Payload {
             Self::Value(value) => 128 + 2 * value.json.len(),
             Self::Failure(_) => 512,
         }
+    }
+}
+
+impl fmt::Debug for StoredVector {
+    // A vector tells its text to who has the model, and unknown fields may be anything.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredVector").field("model", &self.model).field("tokens", &self.tokens).finish_non_exhaustive()
     }
 }
 

@@ -9,8 +9,9 @@ use crate::types::Cost;
 
 /// What a cache did so far, by namespace and by tier. `Display` prints it as two tables, serde writes dollars as a number.
 ///
-/// Every call that ended is one hit, one miss or one coalesced; calls that were dropped, streams that broke off, and those
-/// that joined a flight which failed, are none of them.
+/// Every call that ended is one hit, one miss or one coalesced, and so is every text of a batch; calls that were dropped,
+/// streams that broke off, those that joined a flight which failed, and those that a
+/// [`StorePolicy`](super::StorePolicy) sends past the cache, are none of them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct CacheStats {

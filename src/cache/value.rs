@@ -86,6 +86,8 @@ impl ValueParts {
 struct Brought {
     typed: Arc<dyn Any + Send + Sync>,
     stored: Option<Arc<StoredValue>>,
+    /// The tier that had it after all.
+    tier: Option<&'static str>,
 }
 
 impl Brought {
@@ -226,6 +228,10 @@ impl Values {
         T: DeserializeOwned + Send + Sync + 'static,
     {
         let (entry, tier) = self.shared.tiers.find(env, space, probe).await?;
+        // A tier keeps what is stale for answers; values are served fresh or not at all.
+        if entry.fresh_until() <= probe.now() {
+            return None;
+        }
         let (value, stored) = value_of(&entry)?;
         Some((value, stored, tier))
     }
@@ -255,19 +261,23 @@ impl Values {
             let Some(waiter) = joined.waiters.into_iter().next() else { continue };
             let heard = waiter.await;
             match heard.outcome {
-                Ok(brought) => match brought.take() {
-                    Some(value) => {
-                        let source = if heard.started { Source::Upstream } else { Source::Coalesced };
+                Ok(brought) => {
+                    let source = match brought.tier {
+                        _ if !heard.pays => Source::Coalesced,
+                        Some(tier) => Source::Cache(tier),
+                        None => Source::Upstream,
+                    };
+                    // Else another type was fetched under this key.
+                    if let Some(value) = brought.take() {
                         space.counts.served(&from(source));
                         return Ok(value);
                     }
-                    // Another type was fetched under this key.
-                    None => continue,
-                },
+                }
                 // Its deadline was not ours.
                 Err(error) if !heard.started && error.kind() == ErrorKind::Deadline => {}
                 Err(error) => {
-                    space.counts.missed();
+                    // Who joined it is counted nowhere, as with answers.
+                    space.counts.missed_times(usize::from(heard.started));
                     return Err(error);
                 }
             }
@@ -282,19 +292,19 @@ impl Values {
     {
         let (env, space) = self.at_work()?;
         // Another fetch may have landed between our look-up and the start of this one.
-        if let Some((value, stored, _)) = self.find::<T>(env, space, probe).await {
-            return Ok(Brought { typed: value, stored: Some(stored) });
+        if let Some((value, stored, tier)) = self.find::<T>(env, space, probe).await {
+            return Ok(Brought { typed: value, stored: Some(stored), tier: Some(tier) });
         }
         let (tiers, term) = (&self.shared.tiers, self.shared.lease_term);
         let look = |probe: Probe| async move {
             let found = tiers.find(env, space, &probe).await;
-            found.filter(|(entry, _)| value_of::<T>(entry).is_some())
+            found.filter(|(entry, _)| probe.now() < entry.fresh_until() && value_of::<T>(entry).is_some())
         };
         let mut held = match turn((tiers, term), env, (probe, || (*since.labels).clone()), look).await {
             Turn::Ask(held) => held,
             // Another process has fetched it.
-            Turn::Found((entry, _)) => match value_of::<T>(&entry) {
-                Some((value, stored)) => return Ok(Brought { typed: value, stored: Some(stored) }),
+            Turn::Found((entry, tier)) => match value_of::<T>(&entry) {
+                Some((value, stored)) => return Ok(Brought { typed: value, stored: Some(stored), tier: Some(tier) }),
                 None => None,
             },
         };
@@ -309,7 +319,7 @@ impl Values {
             // The others need not wait for what is not kept.
             None => release(held).await,
         }
-        Ok(Brought { typed: fetched?, stored })
+        Ok(Brought { typed: fetched?, stored, tier: None })
     }
 
     async fn keep(

@@ -10,6 +10,7 @@
 mod architecture;
 mod cache_adaptive;
 mod cache_behind;
+mod cache_counts;
 mod cache_embeddings;
 mod cache_freshness;
 mod cache_handle;
@@ -17,6 +18,7 @@ mod cache_negative;
 mod cache_policies;
 mod cache_predict;
 mod cache_tiers;
+mod cache_together;
 mod cache_values;
 #[cfg(feature = "disk")]
 mod disk;

@@ -25,9 +25,10 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// Where it came from and what it saved.
-    pub(super) fn trace(&self) -> Trace {
+    /// Where it came from and what it saved; `again` in another place of the batch that paid for it.
+    pub(super) fn trace(&self, again: bool) -> Trace {
         let source = match self.origin {
+            Origin::Paid if again => Source::Coalesced,
             Origin::Tier(tier) => Source::Cache(tier),
             Origin::Paid => Source::Upstream,
             Origin::Coalesced => Source::Coalesced,

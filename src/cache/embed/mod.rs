@@ -16,7 +16,7 @@ use super::namespace::EMBEDDINGS;
 use super::share::Since;
 use super::space::Space;
 use super::tiers::Found;
-use super::{CacheTier, Labels, Payload, Probe};
+use super::{CacheTier, Entry, Labels, Payload, Probe};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{CacheControl, Deadline, EmbedRequest, EmbedResponse};
 use fetch::{Order, fetch};
@@ -93,8 +93,12 @@ async fn look_up(
     }
     let max_age = control.and_then(|control| control.max_age);
     for (found, probe) in found.iter_mut().zip(probes) {
-        let of_age = |(entry, _): &Found| max_age.is_none_or(|max| entry.age(probe.now()) <= max);
-        *found = found.take().filter(|found| matches!(found.0.payload(), Payload::Vector(_)) && of_age(found));
+        // A tier keeps what is stale for answers; vectors are served fresh or not at all.
+        let is_fresh = |entry: &Entry| probe.now() < entry.fresh_until();
+        let of_age = |entry: &Entry| max_age.is_none_or(|max| entry.age(probe.now()) <= max);
+        let takes =
+            |(entry, _): &Found| matches!(entry.payload(), Payload::Vector(_)) && is_fresh(entry) && of_age(entry);
+        *found = found.take().filter(takes);
     }
     found
 }
@@ -115,14 +119,14 @@ pub(super) async fn embed(parts: &Arc<Parts>, request: EmbedRequest) -> Result<E
         return Ok(served(parts, space, &batch, pieces, Vec::new()));
     }
     if control.is_some_and(|control| control.only_if_cached) {
-        space.counts.missed();
+        space.counts.missed_times(pieces.iter().filter(|piece| piece.is_none()).count());
         return Err(not_cached());
     }
     // Boxed, so that a hit does not carry the miss's state around.
     Box::pin(miss(parts, request, batch, pieces)).await
 }
 
-/// The answer, counted: each text as a call of its own.
+/// The answer, counted: each text as a call of its own, as often as it stands in the batch.
 fn served(
     parts: &Parts,
     space: &Space,
@@ -130,7 +134,14 @@ fn served(
     pieces: Vec<Option<Piece>>,
     paid: Vec<EmbedResponse>,
 ) -> EmbedResponse {
-    pieces.iter().flatten().for_each(|piece| space.counts.served(&piece.trace()));
+    let mut paid_for = vec![false; pieces.len()];
+    for which in &batch.stands {
+        if let Some(piece) = &pieces[*which] {
+            // As in the answer's trace: what was asked for once serves its other places in the batch too.
+            let again = piece.origin == Origin::Paid && std::mem::replace(&mut paid_for[*which], true);
+            space.counts.served(&piece.trace(again));
+        }
+    }
     merge(&batch.stands, pieces, paid, parts.env.now())
 }
 
@@ -143,12 +154,11 @@ async fn miss(
     let control = request.extensions.get::<CacheControl>();
     let tags = control.map_or(&[][..], |control| &control.tags);
     let labels = Arc::new(Labels::new(&request.model).tags(tags));
-    let tiers = &parts.shared.tiers;
+    let (tiers, space) = (&parts.shared.tiers, space(parts, control)?);
     let mut paid = Vec::new();
     loop {
         let missing: Vec<usize> = (0..pieces.len()).filter(|index| pieces[*index].is_none()).collect();
         if missing.is_empty() {
-            let space = space(parts, control)?;
             return Ok(served(parts, space, &batch, pieces, paid));
         }
         let probes: Vec<_> = missing.iter().map(|index| Arc::clone(&batch.probes[*index])).collect();
@@ -166,14 +176,22 @@ async fn miss(
         };
         let joined = parts.shared.batches.join(&probes, &since, joinable, start)?;
         let heard = join_all(joined.waiters).await;
+        let mut ended = None;
         for heard in &heard {
             match heard.outcome.as_deref() {
                 Ok(Fetched::Vectors { answer: Some(answer), .. }) if heard.pays => paid.push(answer.clone()),
-                Ok(Fetched::AsItCame(answer)) if heard.started => return Ok(answer.clone()),
-                Ok(Fetched::AsItCame(answer)) => return Err(fetch::unmatched(answer)),
-                Err(error) if !try_again(parts, heard.started, error, &request) => return Err(error.clone()),
+                Ok(Fetched::AsItCame(answer)) if heard.started => ended = Some(Ok(answer.clone())),
+                Ok(Fetched::AsItCame(answer)) => ended = ended.or(Some(Err(fetch::unmatched(answer)))),
+                Err(error) if !try_again(parts, heard.started, error, &request) => {
+                    ended = ended.or(Some(Err(error.clone())));
+                }
                 Ok(_) | Err(_) => {}
             }
+        }
+        if let Some(ended) = ended {
+            // What others were asking for is theirs to count.
+            space.counts.missed_times(joined.seats.iter().filter(|(waiter, _)| heard[*waiter].started).count());
+            return ended;
         }
         for (index, (waiter, place)) in missing.into_iter().zip(joined.seats) {
             let Ok(Fetched::Vectors { vectors, .. }) = heard[waiter].outcome.as_deref() else {
