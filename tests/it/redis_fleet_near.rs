@@ -58,7 +58,7 @@ async fn what_others_remove_goes_from_a_tier_of_ones_own() {
     keys.push(key(&one, "question"));
     let selectors = [Selector::Key(key(&one, "question")), Selector::Keys(keys), Selector::Tag("all".into())];
     for (round, selector) in selectors.into_iter().chain([Selector::All]).enumerate() {
-        for process in [&one, &other, &one, &other] {
+        for process in [&other, &one, &other, &one] {
             text(process, "question").await;
             assert_eq!(upstream.calls(), round + 1, "{round}");
         }

@@ -119,7 +119,7 @@ impl Follower for Slow {
     fn hear(&self, invalidation: &Invalidation, _: Instant) {
         self.begun.fetch_add(1, Ordering::SeqCst);
         if matches!(invalidation, Invalidation::Removed(_)) {
-            std::thread::sleep(self.time);
+            tokio::task::block_in_place(|| std::thread::sleep(self.time));
             self.dropped.fetch_add(1, Ordering::SeqCst);
         }
     }
