@@ -50,7 +50,10 @@ impl Arrears {
             let (this, tiers) = (Arc::clone(self), tiers.to_vec());
             env.tasks().spawn_on(async move { this.carry_out(in_hand, &tiers).await }, &runtime);
         }
-        let done = async { Ok(drop(self.in_hand.lock().await)) };
+        let done = async {
+            drop(self.in_hand.lock().await);
+            Ok(())
+        };
         guarded(env, limit, done).await.is_ok() && !self.left.load(SeqCst)
     }
 
