@@ -81,7 +81,8 @@ impl Cache {
     }
 
     /// Adds a tier outside those given before: it is asked when they have nothing, what it has fills them, with the life
-    /// it has left, and new answers are written to all before the call ends. A tier that fails five times in a row is
+    /// it has left, and new answers are written to all before the call ends, unless they are
+    /// [written behind](Self::write_behind). A tier that fails five times in a row is
     /// left alone for a second, then asked by one call; as long as that fails, for twice as long, up to half a minute.
     /// One that fails at once, within 5 ms, as a tier does that knows that it is cut off, is asked every quarter of a
     /// second: that costs nobody anything, and it is in use again soon after it has recovered.

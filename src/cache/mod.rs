@@ -34,11 +34,12 @@
 //! 6. **Lease.** In a fleet the flight takes the lease of the key, or waits for the answer of the process that has it.
 //! 7. **Upstream.** The call goes down the stack; the chunks of a stream are handed out as they come.
 //! 8. **Store.** A whole answer that the store policy takes is put into every tier, unless it was removed meanwhile. In
-//!    the shared tier it is put under the lease: who has lost his overwrites nobody.
+//!    the shared tier it is put under the lease: who has lost his overwrites nobody. With [`Cache::write_behind`] the call
+//!    does not wait for the tiers outside memory.
 //!
 //! Embeddings take the same way text by text, without lease and staleness: what is known is found, what another batch is
-//! asking for is waited for, the rest is asked for in one call. So do [`Values`], with your fetch in place of the
-//! upstream call.
+//! asking for is waited for, the rest is asked for in one call. [`Values`] take it without staleness, with your fetch in
+//! place of the upstream call.
 //!
 //! # How long an answer lives
 //!

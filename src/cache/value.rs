@@ -144,7 +144,8 @@ impl Values {
 
     /// The value of this key; when it is not stored, what `fetch` brings, which is then kept.
     ///
-    /// Whoever asks for the same key meanwhile waits for that fetch, and its own never begins. What was removed or put
+    /// Whoever asks for the same key meanwhile waits for that fetch, and its own never begins; in a
+    /// [fleet](super::Cache::fleet) in every process. What was removed or put
     /// anew while the fetch was under way is not overwritten by it. A value that cannot be written as JSON is handed
     /// out and not kept.
     ///

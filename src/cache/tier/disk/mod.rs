@@ -13,19 +13,19 @@
 //! # Why a log of our own
 //!
 //! redb 4.4 was measured doing the same work: evicting the oldest, checking and parsing, off the threads of the runtime
-//! (`cargo bench --bench disk --features disk`; 2 KB answers in the page cache, two cores that others used heavily, so
-//! compare the columns and not the digits):
+//! (`cargo bench --bench disk --features disk`; 2 KB answers in the page cache, two cores):
 //!
 //! | | log | redb |
 //! |---|--:|--:|
-//! | look-up, p50 | 4.1 us | 3.8 us on the runtime's thread, where a cold page blocks it; 11.8 us off it |
-//! | put, p50 | 11 us | 49 us without fsync |
+//! | look-up, p50 | 3.9 us | 3.4 us on the runtime's thread, where a cold page blocks it; 15 us off it |
+//! | put, p50 | 67 us | 80 us without fsync |
+//! | put with fsync, p50 | 255 us | 418 us |
 //! | kill -9 loses | nothing | all since the last fsync |
-//! | reopening 100,000 after a clean end | 202 ms | 14 ms |
-//! | the same after kill -9 | 273 ms | 2320 ms |
-//! | files after five times a cap of 16 MiB | 16.0 MiB at most | 64.3 MiB; 33.0 after a stop of 0.9 s to compact |
+//! | reopening 100,000 after a clean end | 44 ms | 4 ms |
+//! | the same after kill -9 | 47 ms | 494 ms |
+//! | files after five times a cap of 16 MiB | 16.0 MiB at most | 64.3 MiB; 33.0 after a stop of 0.1 s to compact |
 //!
-//! Reopening is 56 ms of processor time; the rest was waiting for the others. redb has no cap on its file: the one above is
+//! redb has no cap on its file: the one above is
 //! kept by its contents alone. What it would buy is an index that needs no memory, opens at once after a clean end, and
 //! takes back the room of single entries.
 //!
@@ -36,7 +36,7 @@
 //! thread, some milliseconds for the largest.
 //!
 //! Puts and removals are done on a blocking thread one by one, in the order they were asked for; those that come while one
-//! is under way share its hop, which costs 6 us of the 11. The hop stays, for a write waits for the disk whenever the
+//! is under way share its hop, which costs some 7 us. The hop stays, for a write waits for the disk whenever the
 //! system has too much unwritten. At most 64 may wait: when the disk does not keep up, puts are declined with an error.
 //!
 //! # When things go wrong
