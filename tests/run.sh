@@ -54,7 +54,7 @@ say "documentation examples"
 cargo test --quiet --locked --all-features --doc
 
 say "examples"
-cargo build --quiet --locked --examples
+cargo build --quiet --locked --examples --all-features
 
 if command -v cargo-deny >/dev/null; then
   say "licences, sources, banned crates"

@@ -10,7 +10,7 @@ use super::adaptive::Life;
 use super::flight::{FlightEvent, FlightSource, Landed};
 use super::freshness::{Verdict, is_fresher, keeps, passes, refreshes};
 use super::near::Moment;
-use super::refresh::{self};
+use super::refresh;
 use super::shared::Shared;
 use super::space::Space;
 use super::tiers::Found;

@@ -15,7 +15,7 @@ use super::flight::{FlightEvent, Landed, Listener};
 use super::freshness::is_young_enough;
 use super::handle::CacheHandle;
 use super::order::Order;
-use super::refresh::{self};
+use super::refresh;
 use super::shared::Shared;
 use super::{Probe, Selector, Values};
 use crate::client::{ClientInfo, LlmClient};
@@ -68,7 +68,8 @@ use crate::types::{
 /// # Cancellation
 /// A caller that goes away leaves the flight to the others, whoever started it; with the last one the upstream call is
 /// cancelled. What the starter's request carries, its deadline and priority, holds for the flight: when its deadline ends
-/// the flight before the first chunk, the others start anew; after it, they get that error. A panic inside the wrapped client becomes an error of kind `Panicked` for everybody who waited.
+/// the flight before the first chunk, the others start anew; after it, they get that error. A panic inside the wrapped
+/// client becomes an error of kind `Panicked` for everybody who waited.
 ///
 /// # Example
 /// ```

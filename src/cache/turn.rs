@@ -4,7 +4,8 @@
 //! again each time: when the holder dies, its lease ends with the term, and the next one asks. A lease is short and is
 //! renewed while its holder's flight is polled, so a long answer holds it as long as it takes, and a dead holder delays
 //! the others by no more than one term. A holder whose answer has been removed before it came lets the next one ask: who
-//! asks after a removal does not wait for what was asked before. Whatever keeps the shared store from saying whose turn it is, one asks without.
+//! asks after a removal does not wait for what was asked before. Whatever keeps the shared store from saying whose turn it
+//! is, one asks without.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};

@@ -253,10 +253,6 @@ async fn once_a_removal_has_returned_nobody_serves_what_was_removed() {
             assert_eq!(process.does("ask 1 question").await, format!("question #{round}"), "round {round}");
         }
         let how = if round % 2 == 0 { "remove key question" } else { "remove tag about-everything" };
-        // What Redis does not have any more cannot be pushed: only the announcement reaches the others' memory.
-        if round % 5 == 0 {
-            assert_eq!(fleet[0].does("remove tag of-nothing").await, "removed");
-        }
         assert_eq!(fleet[round % 3].does(how).await, "removed");
     }
     assert_eq!(model.calls(), 20);

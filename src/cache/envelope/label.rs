@@ -32,12 +32,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Labels, Refused> {
 }
 
 /// As many bytes of an envelope as hold the labels of nearly all of them.
-#[allow(dead_code, reason = "each tier uses what it needs")]
 pub(crate) const HEAD: usize = 1024;
 
 /// What the head of an envelope tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code, reason = "each tier uses what it needs")]
 pub(crate) enum Head {
     /// Whether the selector takes it.
     Taken(bool),
@@ -47,7 +45,6 @@ pub(crate) enum Head {
 
 /// Whether the selector takes the envelope that begins with these bytes. What is no envelope of this version is taken by
 /// nothing but [`Selector::All`]: it is a miss in any case. The checksum is not looked at: forgetting costs a call at worst.
-#[allow(dead_code, reason = "each tier uses what it needs")]
 pub(crate) fn head(bytes: &[u8], selector: &Selector) -> Head {
     let all = Head::Taken(*selector == Selector::All);
     if bytes.len() < HEADER {

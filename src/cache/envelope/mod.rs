@@ -35,7 +35,6 @@ use xxhash_rust::xxh3::xxh3_64;
 pub use auth::MacKey;
 #[cfg(feature = "object-store")]
 pub(crate) use header::VERSION;
-#[allow(unused_imports, reason = "each tier uses what it needs")]
 pub(crate) use label::{HEAD, Head, head};
 pub(crate) use refused::{Refusals, Refused};
 
