@@ -19,7 +19,7 @@ use sluicegate::types::{
     ChatCompletion, ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, Message, Role, Usage,
 };
 use sluicegate::{Admission, Chain, ClientInfo, LlmClient, OptimizedClient, Result, Retry, Slot, Timeouts};
-use xxhash_rust::xxh3::xxh3_128_with_seed;
+use twox_hash::XxHash3_128;
 
 /// A client that answers at once.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ struct FloorImpl(FloorCache);
 #[async_trait]
 impl Floor for FloorImpl {
     async fn get(&self, bytes: &[u8]) -> Option<Arc<Kept>> {
-        self.0.get(&xxh3_128_with_seed(bytes, 7)).filter(|kept| *kept.0 == *bytes)
+        self.0.get(&XxHash3_128::oneshot_with_seed(7, bytes)).filter(|kept| *kept.0 == *bytes)
     }
 }
 
@@ -140,7 +140,7 @@ fn floor(bytes: &[u8]) -> Box<dyn Floor + Sync> {
     let cache =
         FloorCache::with(10_000, 10_000, UnitWeighter, BuildHasherDefault::default(), DefaultLifecycle::default());
     let kept = Kept(bytes.into(), Arc::new(ChatCompletion::default()));
-    cache.insert(xxh3_128_with_seed(bytes, 7), Arc::new(kept));
+    cache.insert(XxHash3_128::oneshot_with_seed(7, bytes), Arc::new(kept));
     Box::new(FloorImpl(cache))
 }
 

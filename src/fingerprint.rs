@@ -3,17 +3,24 @@
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::LazyLock;
 
-use xxhash_rust::const_xxh3::const_custom_default_secret;
-use xxhash_rust::xxh3::xxh3_128_with_secret;
+use twox_hash::XxHash3_128;
 
-/// Unpredictable from outside, so that nobody can prepare texts whose fingerprints collide. Derived from its seed once:
-/// hashing with the seed itself would derive it anew for each text.
-static SECRET: LazyLock<[u8; 192]> =
-    LazyLock::new(|| const_custom_default_secret(RandomState::new().hash_one("fingerprint")));
+/// Unpredictable from outside, so that nobody can prepare texts whose fingerprints collide. Made once: hashing with a
+/// seed would derive it anew for each text.
+static SECRET: LazyLock<[u8; 192]> = LazyLock::new(|| {
+    let mut seed = blake3::Hasher::new();
+    for half in ["fingerprint", "secret"] {
+        seed.update(&RandomState::new().hash_one(half).to_le_bytes());
+    }
+    let mut secret = [0; 192];
+    seed.finalize_xof().fill(&mut secret);
+    secret
+});
 
 /// A fast hash of the bytes. Not for use outside the process; whoever finds by it compares what it found.
 pub(crate) fn fingerprint(bytes: &[u8]) -> u128 {
-    xxh3_128_with_secret(bytes, &*SECRET)
+    // It fails for a secret shorter than 136 bytes only; and what all have in common is still a fingerprint.
+    XxHash3_128::oneshot_with_secret(&*SECRET, bytes).unwrap_or_default()
 }
 
 /// Hashes fingerprints, which are evenly spread already: takes their low half as it is.

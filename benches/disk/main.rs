@@ -133,14 +133,14 @@ fn prepared<T>(name: &str, count: u64, prepare: impl Fn(u64) -> T, mut work: imp
 /// JSON and its checksum, as the tier stores them.
 fn checked(key: u64) -> Vec<u8> {
     let mut bytes = blob(key);
-    let checksum = xxhash_rust::xxh3::xxh3_64(&bytes);
+    let checksum = twox_hash::XxHash3_64::oneshot(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
 }
 
 fn decoded(bytes: &[u8]) -> ChatCompletion {
     let (json, checksum) = bytes.split_at(bytes.len() - 8);
-    assert_eq!(xxhash_rust::xxh3::xxh3_64(json).to_le_bytes(), checksum);
+    assert_eq!(twox_hash::XxHash3_64::oneshot(json).to_le_bytes(), checksum);
     serde_json::from_slice(json).unwrap()
 }
 

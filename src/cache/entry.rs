@@ -17,7 +17,8 @@ pub struct Entry {
     key: OnceLock<CacheKey>,
     payload: Payload,
     labels: Labels,
-    created: Instant,
+    // When it was made is as long before as it lives: so its age and its rest come from one reading.
+    ttl: Duration,
     fresh: Instant,
     expires: Instant,
     took: Duration,
@@ -48,7 +49,7 @@ impl Entry {
             key,
             payload,
             labels: Labels::default(),
-            created,
+            ttl: fresh.saturating_duration_since(created),
             fresh,
             expires: fresh,
             took: Duration::ZERO,
@@ -157,12 +158,22 @@ impl Entry {
 
     /// How old it is.
     pub fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.created)
+        self.age_and_rest(now).0
     }
 
     /// When it was made.
     pub fn created(&self) -> Instant {
-        self.created
+        // It was that instant once, so there is one.
+        self.fresh.checked_sub(self.ttl).unwrap_or(self.fresh)
+    }
+
+    /// How old it is, and how long it is still fresh.
+    fn age_and_rest(&self, now: Instant) -> (Duration, Duration) {
+        let rest = self.fresh.saturating_duration_since(now);
+        if rest.is_zero() {
+            return (self.ttl.saturating_add(now.saturating_duration_since(self.fresh)), rest);
+        }
+        (self.ttl.saturating_sub(rest), rest)
     }
 
     /// Until when it is fresh; from then until it expires it is stale.
@@ -220,12 +231,12 @@ impl Entry {
 
     /// What a caller is told who gets this answer without an upstream call: nothing billed, this much saved.
     pub(super) fn saved(&self, source: Source, now: Instant) -> Trace {
-        let stored = matches!(source, Source::Cache(_));
+        let times = matches!(source, Source::Cache(_)).then(|| self.age_and_rest(now));
         Trace {
             source,
-            age: stored.then(|| self.age(now)),
-            ttl_left: stored.then(|| self.fresh.saturating_duration_since(now)),
-            stale: stored && now >= self.fresh,
+            age: times.map(|(age, _)| age),
+            ttl_left: times.map(|(_, rest)| rest),
+            stale: times.is_some_and(|(_, rest)| rest.is_zero()),
             cost: Some(Cost::ZERO),
             saved: self.cost,
             saved_tokens: self.tokens(),

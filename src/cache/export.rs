@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::canonical::Kind;
 use super::lines::Lines;
@@ -225,14 +225,14 @@ fn line(entry: &Entry, Clocks { now, wall }: Clocks) -> Option<Vec<u8>> {
     let head = serde_json::to_vec(&head).ok()?;
     // The head without its braces, then the payload as it is: it need not be read again to be written.
     let rest = [head.get(1..head.len() - 1)?, br#","payload":"#, &payload, b"}"].concat();
-    Some([OPENING.as_bytes(), format!("{:016x}\",", xxh3_64(&rest)).as_bytes(), &rest, b"\n"].concat())
+    Some([OPENING.as_bytes(), format!("{:016x}\",", XxHash3_64::oneshot(&rest)).as_bytes(), &rest, b"\n"].concat())
 }
 
 /// Whether this is a line of this version, as it was written.
 fn is_whole(text: &[u8]) -> bool {
     let sealed = text.trim_ascii().strip_prefix(OPENING.as_bytes()).and_then(|rest| rest.split_at_checked(SUM));
     let rest = sealed.and_then(|(sum, rest)| Some((sum, rest.strip_prefix(b"\",")?)));
-    rest.is_some_and(|(sum, rest)| *sum == *format!("{:016x}", xxh3_64(rest)).as_bytes())
+    rest.is_some_and(|(sum, rest)| *sum == *format!("{:016x}", XxHash3_64::oneshot(rest)).as_bytes())
 }
 
 /// The entry of this line: never with a longer life than it was given, even if a clock was, or is, wrong.

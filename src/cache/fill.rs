@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::adaptive::Life;
 use super::flight::{FlightEvent, FlightSource, Landed};
 use super::freshness::{Verdict, is_fresher, keeps, passes, refreshes};
+use super::key::Opening;
 use super::near::Moment;
 use super::refresh;
 use super::shared::Shared;
@@ -26,6 +27,8 @@ use crate::types::{
 /// What a look-up and a miss need.
 pub(super) struct Parts {
     pub(super) inner: Arc<dyn LlmClient>,
+    /// Written once for all calls.
+    pub(super) opening: Opening,
     pub(super) shared: Arc<Shared>,
     pub(super) env: Env,
     /// Ends what runs in the background: the client is shutting down, or its last handle is gone.
@@ -67,8 +70,13 @@ pub(super) struct Asked {
 }
 
 impl Parts {
+    #[inline]
     pub(super) fn probe(&self, request: &ChatRequest) -> Probe {
-        self.shared.keys.chat(self.inner.info(), request, self.env.now())
+        let now = self.env.now();
+        if self.shared.keys.is_exact() && Opening::is_of(request) {
+            return Probe::chat_opened(&self.opening, request, now);
+        }
+        self.shared.keys.chat(self.inner.info(), request, now)
     }
 
     /// The namespace of this call.
@@ -169,7 +177,7 @@ impl Parts {
             self.shared.tiers.near().failed(probe, question.labels(), &error, self.env.now(), asked.since);
         }
         if let Some(held) = held {
-            held.open().await;
+            held.failed(&error).await;
         }
         error
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::canonical::{self, Sharing, write_chat, write_embedding, write_value};
+use super::canonical::{self, Sharing, write_chat, write_chat_body, write_chat_opening, write_embedding, write_value};
 use super::namespace::{EMBEDDINGS, RESPONSES};
 use crate::client::ClientInfo;
 use crate::fingerprint::fingerprint;
@@ -63,6 +63,23 @@ thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+/// What the form of most requests to one client begins with: it is the same for all that name no tenant and no controls.
+pub(super) struct Opening(Box<[u8]>);
+
+impl Opening {
+    pub(super) fn of(info: &ClientInfo) -> Self {
+        let mut bytes = Vec::new();
+        write_chat_opening(&mut bytes, (RESPONSES, Sharing::Tenant(None)), (info, ""));
+        Self(bytes.into())
+    }
+
+    /// Whether this request begins so.
+    pub(super) fn is_of(request: &ChatRequest) -> bool {
+        let extensions = &request.extensions;
+        extensions.get::<CacheControl>().is_none() && extensions.get::<Tenant>().is_none()
+    }
+}
+
 /// A buffer that grew beyond this is not kept for the next request.
 const KEEP: usize = 256 * 1024;
 
@@ -77,6 +94,15 @@ impl Probe {
     pub(super) fn chat_marked(info: &ClientInfo, request: &ChatRequest, mark: &str, now: Instant) -> Self {
         let place = place(&request.extensions, RESPONSES);
         Self::write(now, |bytes| write_chat(bytes, place, (info, mark), request))
+    }
+
+    /// The same for a request of nobody's and without controls, whose form begins with this.
+    #[inline]
+    pub(super) fn chat_opened(opening: &Opening, request: &ChatRequest, now: Instant) -> Self {
+        Self::write(now, |bytes| {
+            bytes.extend_from_slice(&opening.0);
+            write_chat_body(bytes, request);
+        })
     }
 
     /// The probe of one input of an embedding request to this client, at this time.

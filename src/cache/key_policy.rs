@@ -127,6 +127,11 @@ impl KeyPolicy {
         self.marked()
     }
 
+    /// Whether the key is of the request as it is.
+    pub(super) fn is_exact(&self) -> bool {
+        self.mark.is_empty()
+    }
+
     fn marked(mut self) -> Self {
         let Self { mark, left_out, salt, texts, rewrites } = &mut self;
         mark.clear();
@@ -169,7 +174,7 @@ impl KeyPolicy {
 
     /// The probe of a chat request to this client, at this time.
     pub(super) fn chat(&self, info: &ClientInfo, request: &ChatRequest, now: Instant) -> Probe {
-        if self.mark.is_empty() {
+        if self.is_exact() {
             return Probe::chat(info, request, now);
         }
         if self.left_out.is_empty() && self.texts == KeyTexts::Exact && self.rewrites.is_empty() {
@@ -197,7 +202,7 @@ impl KeyPolicy {
         item: EmbedItem<'_>,
         now: Instant,
     ) -> Probe {
-        if self.mark.is_empty() {
+        if self.is_exact() {
             return Probe::embedding(info, request, item, now);
         }
         if self.left_out.is_empty() {

@@ -14,6 +14,7 @@ use super::fill::{Parts, Question, fly};
 use super::flight::{FlightEvent, Landed, Listener};
 use super::freshness::is_young_enough;
 use super::handle::CacheHandle;
+use super::key::Opening;
 use super::order::Order;
 use super::refresh;
 use super::shared::Shared;
@@ -161,7 +162,8 @@ impl Layer for CacheLayer {
         shared.values.works_with(env);
         let stop = env.closing().child_token();
         let guard = stop.clone().drop_guard();
-        Ok(Arc::new(Cached(Arc::new(Parts { inner, shared, env: env.clone(), stop }), guard)))
+        let opening = Opening::of(inner.info());
+        Ok(Arc::new(Cached(Arc::new(Parts { inner, opening, shared, env: env.clone(), stop }), guard)))
     }
 }
 

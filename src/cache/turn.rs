@@ -15,11 +15,13 @@ use std::time::Duration;
 
 use super::fill::{Parts, Question};
 use super::fleet::{Lease, Leasing};
+use super::freshness::keeps;
 use super::near::Moment;
 use super::space::Space;
 use super::tiers::{Found, Tiers};
 use super::{Labels, Probe};
 use crate::env::Env;
+use crate::error::{Error, ErrorKind};
 use crate::types::CacheControl;
 
 /// How long those who wait leave between two looks: twice as long each time.
@@ -46,7 +48,7 @@ impl Parts {
     pub(super) async fn turn(&self, space: &Space, probe: &Arc<Probe>, question: &Question) -> Turn {
         let control = question.request.extensions.get::<CacheControl>();
         // What is not to be kept, or not to be taken from others, is nobody else's business.
-        if control.is_some_and(|control| control.no_store || control.no_cache) {
+        if control.is_some_and(|control| !keeps(control) || control.no_cache) {
             return Turn::Ask(None);
         }
         let look = |probe: Probe| async move { self.stored_meanwhile(space, &probe, question).await };
@@ -133,6 +135,12 @@ impl Held {
     /// Gives the lease back without an answer that others could have.
     pub(super) async fn open(self) {
         self.give_back(OPEN_FOR).await;
+    }
+
+    /// Gives the lease back after a failure. One that was ours alone says nothing to the others: the next of them asks.
+    pub(super) async fn failed(self, error: &Error) {
+        let ours = error.kind() == ErrorKind::Deadline;
+        self.give_back(if ours { Duration::ZERO } else { OPEN_FOR }).await;
     }
 
     /// The lease, to put an answer under; it is given back by that.

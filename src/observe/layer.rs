@@ -82,12 +82,17 @@ impl LlmClient for Observed {
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
         let watch = self.watcher.watch(Operation::Chat, &request.model);
-        let answer = self.inner.chat(request).await;
-        match &answer {
-            Ok(response) => watch.answered(response.usage.as_ref(), response.trace()),
-            Err(error) => watch.failed(error),
+        // By value: looked at in its place, an answer would be moved once more on every hit.
+        match self.inner.chat(request).await {
+            Ok(response) => {
+                watch.answered(response.usage.as_ref(), response.trace());
+                Ok(response)
+            }
+            Err(error) => {
+                watch.failed(&error);
+                Err(error)
+            }
         }
-        answer
     }
 
     async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {

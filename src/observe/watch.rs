@@ -59,6 +59,7 @@ pub(super) struct Watch<W: Deref<Target = Watcher>> {
 }
 
 impl<W: Deref<Target = Watcher>> Watch<W> {
+    #[inline]
     pub(super) fn answered(mut self, usage: Option<&Usage>, trace: &Trace) {
         self.end(Outcome::Answered { usage, trace });
     }

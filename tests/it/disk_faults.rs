@@ -18,7 +18,7 @@ use sluicegate::cache::tier::Disk;
 use sluicegate::cache::{CacheTier, Entry, Selector};
 use sluicegate::env::Clock;
 use sluicegate::types::ChatCompletion;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::disk::{HOUR, Hand, bytes_in, entry_at, folder, get, open, probe, probe_at, put, segments, small};
 
@@ -74,7 +74,7 @@ async fn entries_of_other_versions_are_misses() {
         let mut bytes = fs::read(path).unwrap();
         let (start, end) = records(&bytes)[0];
         bytes[start + HEAD + 4] = version;
-        let sum = xxh3_64(&bytes[start + HEAD..end - 8]);
+        let sum = XxHash3_64::oneshot(&bytes[start + HEAD..end - 8]);
         bytes[end - 8..end].copy_from_slice(&sum.to_le_bytes());
         fs::write(path, bytes).unwrap();
         let disk = open(folder.path());
@@ -98,7 +98,7 @@ async fn segments_of_other_versions_are_removed() {
     let mut bytes = fs::read(path).unwrap();
     for (start, _) in records(&bytes) {
         bytes[start + 3] = 2;
-        let sum = xxh3_64(&bytes[start..start + HEAD - 8]);
+        let sum = XxHash3_64::oneshot(&bytes[start..start + HEAD - 8]);
         bytes[start + HEAD - 8..start + HEAD].copy_from_slice(&sum.to_le_bytes());
     }
     fs::write(path, bytes).unwrap();

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use sluicegate::cache::tier::{Memory, Redis};
 use sluicegate::cache::{Cache, CacheKey, CacheTier, Entry, Probe, Selector};
-use sluicegate::testing::{Gate, Scripted};
+use sluicegate::testing::{Gate, Reply, Scripted};
 use sluicegate::types::{CacheControl, ChatCompletion, ChatRequest};
-use sluicegate::{Env, LlmClient, OptimizedClient, Result};
+use sluicegate::{Env, Error, ErrorKind, LlmClient, OptimizedClient, Result};
 use tokio::sync::Semaphore;
 
 use crate::redis::server::Server;
@@ -169,4 +169,36 @@ async fn a_lease_is_given_back_when_the_answer_was_removed_before_it_came() {
     asking.await.unwrap();
     assert_eq!(text(&other, "question").await, "answer");
     assert_eq!(upstream.calls(), 2);
+}
+
+/// A holder's own failure says nothing to the others; another's is everybody's for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_that_was_the_holders_alone_leaves_the_next_one_a_lease() {
+    let server = Server::start(&[]).await;
+    for (kind, left) in [(ErrorKind::Deadline, "0"), (ErrorKind::Server, "1")] {
+        let failure = Error::new(kind, "upstream", "no answer");
+        let upstream = Arc::new(Scripted::new().always_reply(Reply::Fail(failure)));
+        let one = process(&upstream, Cache::memory(100).fleet(tier(&server).await));
+        let name = format!("sluicegate:!lease:{{{}}}", key(&one, &kind.to_string()).to_hex());
+        one.chat(ask(&kind.to_string())).await.unwrap_err();
+        assert_eq!(server.command(&["EXISTS", &name]).await, left, "{kind:?}");
+    }
+}
+
+/// Nobody waits for an answer that will not be kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_keeps_nothing_takes_no_lease() {
+    let server = Server::start(&[]).await;
+    for (control, leases) in [(CacheControl::new().ttl(Duration::ZERO), "0"), (CacheControl::new(), "1")] {
+        let gate = Gate::closed();
+        let upstream = Arc::new(Scripted::new().always("answer").gate(&gate));
+        let one = process(&upstream, Cache::memory(100).fleet(tier(&server).await));
+        let name = format!("sluicegate:!lease:{{{}}}", key(&one, "question").to_hex());
+        let request = ChatRequest::new("m").user("question").with(control);
+        let asking = tokio::spawn(async move { one.chat(request).await });
+        until("it is asked", || async { upstream.calls() == 1 }).await;
+        assert_eq!(server.command(&["EXISTS", &name]).await, leases);
+        gate.open();
+        asking.await.unwrap().unwrap();
+    }
 }

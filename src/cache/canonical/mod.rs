@@ -53,10 +53,24 @@ pub(super) fn write_chat(
     (info, salt): (&ClientInfo, &str),
     body: &ChatBody,
 ) {
+    write_chat_opening(bytes, (namespace, sharing), (info, salt));
+    write_chat_body(bytes, body);
+}
+
+/// Writes what the form of a chat request begins with.
+pub(super) fn write_chat_opening(
+    bytes: &mut Vec<u8>,
+    (namespace, sharing): (&str, Sharing<'_>),
+    (info, salt): (&ClientInfo, &str),
+) {
     let mut out = Canonical(bytes);
     out.opening(Kind::Chat, namespace, sharing);
     out.client(info, salt);
-    out.body(body);
+}
+
+/// Writes what the form of a chat request goes on with.
+pub(super) fn write_chat_body(bytes: &mut Vec<u8>, body: &ChatBody) {
+    Canonical(bytes).body(body);
 }
 
 /// Writes the canonical form of one input of an embedding request to this client.

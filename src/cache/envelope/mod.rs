@@ -30,7 +30,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 pub use auth::MacKey;
 #[cfg(feature = "object-store")]
@@ -109,7 +109,7 @@ impl Envelopes {
             let code = mac.sign(&out);
             out.extend_from_slice(code.as_bytes());
         }
-        let checksum = xxh3_64(&out);
+        let checksum = XxHash3_64::oneshot(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
         if out.len() > MAX_ENVELOPE { Err(Refused::TooLarge) } else { Ok(out) }
     }
@@ -130,7 +130,7 @@ impl Envelopes {
             return Err(Refused::Checksum);
         }
         let (body, checksum) = bytes.split_at(signed + code);
-        if xxh3_64(body).to_le_bytes() != *checksum {
+        if XxHash3_64::oneshot(body).to_le_bytes() != *checksum {
             return Err(Refused::Checksum);
         }
         let (body, code) = body.split_at(signed);

@@ -102,7 +102,7 @@ fn corpus(setup: &Setup) -> Vec<(Envelopes, Vec<u8>, Entry)> {
 fn resealed(mut bytes: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     bytes.truncate(bytes.len() - CHECKSUM);
     change(&mut bytes);
-    let checksum = xxh3_64(&bytes).to_le_bytes();
+    let checksum = XxHash3_64::oneshot(&bytes).to_le_bytes();
     bytes.extend_from_slice(&checksum);
     bytes
 }

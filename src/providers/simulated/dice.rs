@@ -1,6 +1,6 @@
 //! Chance without a generator: every draw is a hash of the seed, the request and its place in the order of calls.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 /// What a draw decides. Each has a stream of its own, so that a draw more for one changes no other.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ impl Dice {
         for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
-        xxh3_64_with_seed(&bytes, self.seed)
+        XxHash3_64::oneshot_with_seed(self.seed, &bytes)
     }
 
     /// From 0 to 1, 1 excluded.

@@ -1,6 +1,6 @@
 //! Embeddings: what is checked, asked for and answered.
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::builder::MAX_DIMENSIONS;
 use super::call::Demand;
@@ -30,7 +30,7 @@ impl Simulated {
         self.play_error(&mut call, &dice).await?;
         call.first_chunk().await;
         call.complete();
-        let seed = self.account.settings.seed ^ xxh3_64(request.model.as_bytes());
+        let seed = self.account.settings.seed ^ XxHash3_64::oneshot(request.model.as_bytes());
         let as_text = request.encoding_format.as_deref() == Some("base64");
         let data = texts.iter().enumerate().map(|(index, text)| {
             let vector = vectors::embed(seed, text, dimensions as usize);

@@ -45,7 +45,7 @@ mod tests;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 pub use builder::SimulatedBuilder;
 pub use call::SimulatedStats;
@@ -104,7 +104,7 @@ impl Simulated {
 
     fn dice(&self, request: &impl serde::Serialize) -> Dice {
         let bytes = serde_json::to_vec(request).unwrap_or_default();
-        Dice::of_request(self.account.settings.seed, xxh3_64(&bytes))
+        Dice::of_request(self.account.settings.seed, XxHash3_64::oneshot(&bytes))
     }
 
     /// Fails the call when the first chunk is due, if this is one that fails.

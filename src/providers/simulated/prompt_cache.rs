@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::XxHash3_128;
 
 use crate::env::after;
 use crate::tokens::TokenCounter;
@@ -45,7 +45,7 @@ impl PromptCache {
         if prompt_tokens < self.min_tokens.max(self.step) {
             return Vec::new();
         }
-        let mut walk = Walk { cache: self, hash: Xxh3::new(), tokens: 0, prefixes: Vec::new() };
+        let mut walk = Walk { cache: self, hash: XxHash3_128::new(), tokens: 0, prefixes: Vec::new() };
         walk.feed(body.model.as_bytes());
         // Providers render tools and schemas before the conversation.
         walk.feed(&serde_json::to_vec(&(&body.tools, &body.response_format)).unwrap_or_default());
@@ -61,7 +61,7 @@ impl PromptCache {
 
 struct Walk<'a> {
     cache: &'a PromptCache,
-    hash: Xxh3,
+    hash: XxHash3_128,
     tokens: u64,
     prefixes: Vec<Prefix>,
 }
@@ -69,8 +69,8 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Length-prefixed, so that no two different sequences of pieces hash the same bytes.
     fn feed(&mut self, bytes: &[u8]) {
-        self.hash.update(&(bytes.len() as u64).to_le_bytes());
-        self.hash.update(bytes);
+        self.hash.write(&(bytes.len() as u64).to_le_bytes());
+        self.hash.write(bytes);
     }
 
     fn advance_to(&mut self, tokens: u64) {
@@ -78,7 +78,7 @@ impl Walk<'_> {
         let length = tokens / self.cache.step * self.cache.step;
         let last = self.prefixes.last().map_or(0, |(length, _)| *length);
         if length >= self.cache.min_tokens && length > last {
-            self.prefixes.push((length, self.hash.digest128()));
+            self.prefixes.push((length, self.hash.finish_128()));
         }
     }
 

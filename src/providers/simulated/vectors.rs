@@ -1,6 +1,6 @@
 //! Embeddings that mean something: texts that share words are near.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 /// The unit vector of a text: the sum of a fixed random direction per word, so the cosine of two texts grows with the
 /// words they share. Case and punctuation do not count.
@@ -24,7 +24,7 @@ pub(super) fn embed(seed: u64, text: &str, dimensions: usize) -> Vec<f32> {
 }
 
 fn add(sum: &mut [f32], seed: u64, word: &str) {
-    let mut random = fastrand::Rng::with_seed(xxh3_64_with_seed(word.as_bytes(), seed));
+    let mut random = fastrand::Rng::with_seed(XxHash3_64::oneshot_with_seed(seed, word.as_bytes()));
     for value in sum {
         *value += random.f32() * 2.0 - 1.0;
     }

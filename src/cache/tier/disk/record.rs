@@ -13,7 +13,7 @@
 //! `F6` is in no text, so an answer cannot imitate a head. A head of another version is damage: a segment of nothing else
 //! is removed when the log is opened, be it of an older version or of a newer one.
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::cache::CacheKey;
 use crate::cache::envelope::MAX_ENVELOPE;
@@ -68,7 +68,7 @@ pub(super) fn head(kind: Kind, length: u32, life: Life, key: &[u8; 32]) -> [u8; 
 }
 
 fn sealed(mut head: [u8; HEAD]) -> [u8; HEAD] {
-    let check = xxh3_64(&head[..CHECKED]);
+    let check = XxHash3_64::oneshot(&head[..CHECKED]);
     head[CHECKED..].copy_from_slice(&check.to_le_bytes());
     head
 }
@@ -82,7 +82,7 @@ pub(super) fn forgotten(mut head: [u8; HEAD]) -> [u8; HEAD] {
 /// `None` when these bytes are no head.
 pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
     let bytes = bytes.first_chunk::<HEAD>()?;
-    if !bytes.starts_with(&MAGIC) || xxh3_64(&bytes[..CHECKED]).to_le_bytes() != bytes[CHECKED..] {
+    if !bytes.starts_with(&MAGIC) || XxHash3_64::oneshot(&bytes[..CHECKED]).to_le_bytes() != bytes[CHECKED..] {
         return None;
     }
     let kind = match bytes[4..8] {
