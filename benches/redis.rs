@@ -123,12 +123,16 @@ async fn faults() {
         "fault", "stack", "calls", "errors", "before p50", "p99", "open p50", "p99", "back ms"
     );
     for (fault, name) in FAULTS {
-        for stack in ["redis", "memory, redis"] {
+        for stack in ["redis", "memory, redis", "a fleet"] {
             let mut server = Server::start(&[]).await;
             let proxy = Proxy::before(server.port).await;
             let url = if matches!(fault, Fault::Killed | Fault::Stopped) { server.url() } else { proxy.url() };
             let redis = Redis::builder(url).build().unwrap();
-            let cache = if stack == "redis" { Cache::on(redis) } else { Cache::memory(20).tier(redis) };
+            let cache = match stack {
+                "redis" => Cache::on(redis),
+                "a fleet" => Cache::memory(20).fleet(redis),
+                _ => Cache::memory(20).tier(redis),
+            };
             let crowd = Crowd::of(CALLERS, cache);
             crowd.served_after(Instant::now() + Duration::from_millis(500)).await;
             let times = suffer(fault, &mut server, &proxy, &crowd).await;
