@@ -14,13 +14,13 @@ use crate::cache::{CacheHandle, CacheLayer};
 use crate::client::{ClientInfo, LlmClient};
 use crate::env::{Clock, Env, Observer, Random};
 use crate::error::{Error, ErrorKind, Result};
-use crate::history::{HistoryLayer, Normalize};
+use crate::history::{HistoryLayer, Normalize, Repair};
 use crate::layer::{Layer, Slot};
 use crate::observe::{AttemptLayer, ObserveLayer, Report, Stats};
 use crate::resilience::{DeadlineLayer, RetryLayer, TimeoutLayer};
 use crate::schedule::ScheduleLayer;
 use crate::sharded::Sharded;
-use crate::tokens::TokenCounter;
+use crate::tokens::{ContextWindows, TokenCounter};
 use crate::types::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, PriceTable};
 
 /// A client wrapped into its stack. Cloning shares it; it is itself an [`LlmClient`].
@@ -64,6 +64,7 @@ pub struct Builder {
     cache: Option<CacheLayer>,
     history: Option<HistoryLayer>,
     normalize: Option<Normalize>,
+    repair: Option<Repair>,
     twice: Option<Slot>,
     env: Env,
 }
@@ -91,6 +92,7 @@ impl OptimizedClient {
             cache: None,
             history: None,
             normalize: None,
+            repair: None,
             twice: None,
             env: Env::new(),
         }
@@ -217,6 +219,12 @@ impl Builder {
         self
     }
 
+    /// Puts conversations right that came broken, or refuses them, before they are sent.
+    pub fn repair(mut self, repair: Repair) -> Self {
+        self.repair = Some(repair);
+        self
+    }
+
     /// Admits calls by priority, within limits of concurrency, requests and tokens.
     pub fn schedule(self, scheduler: impl Into<ScheduleLayer>) -> Self {
         self.set(Slot::Schedule, Side::Own, scheduler.into())
@@ -262,6 +270,12 @@ impl Builder {
         self
     }
 
+    /// Sets how many tokens the models take. [`ContextWindows::published`] unless set.
+    pub fn contexts(mut self, contexts: ContextWindows) -> Self {
+        self.env = self.env.with_contexts(contexts);
+        self
+    }
+
     /// Adds somebody to be told of every call and attempt.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.env = self.env.with_observer(observer);
@@ -289,10 +303,13 @@ impl Builder {
             let advice = "set each once; give several layers of your own for one place as a Chain, outermost first";
             return Err(Error::config("builder", &slot.to_string(), "set twice", advice));
         }
-        if self.history.is_some() || self.normalize.is_some() {
+        if self.history.is_some() || self.normalize.is_some() || self.repair.is_some() {
             let mut history = self.history.take().unwrap_or_default();
             if let Some(normalize) = self.normalize {
                 history = history.with_normalize(normalize);
+            }
+            if let Some(repair) = self.repair {
+                history = history.with_repair(repair);
             }
             self = self.set(Slot::History, Side::Own, history);
         }

@@ -14,7 +14,7 @@ pub use clock::{Clock, TokioClock};
 pub use observer::{Event, Observer, Operation, Outcome, Record};
 pub use random::{Random, SeededRandom, ThreadRandom};
 
-use crate::tokens::{Tiktoken, TokenCounter};
+use crate::tokens::{ContextWindows, Tiktoken, TokenCounter};
 use crate::types::PriceTable;
 
 pub(crate) use clock::after;
@@ -31,6 +31,7 @@ struct Parts {
     random: Arc<dyn Random>,
     counter: Arc<dyn TokenCounter>,
     prices: Arc<PriceTable>,
+    contexts: Arc<ContextWindows>,
     observers: Arc<[Arc<dyn Observer>]>,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -44,6 +45,7 @@ impl Env {
             random: Arc::new(ThreadRandom),
             counter: Arc::new(Tiktoken::new()),
             prices: Arc::new(PriceTable::published()),
+            contexts: Arc::new(ContextWindows::published()),
             observers: Arc::from([]),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -78,6 +80,12 @@ impl Env {
     #[must_use]
     pub fn with_prices(self, prices: PriceTable) -> Self {
         self.edit(|parts| parts.prices = Arc::new(prices))
+    }
+
+    /// Sets how many tokens the models take.
+    #[must_use]
+    pub fn with_contexts(self, contexts: ContextWindows) -> Self {
+        self.edit(|parts| parts.contexts = Arc::new(contexts))
     }
 
     /// Adds somebody to tell.
@@ -130,6 +138,11 @@ impl Env {
     /// The prices.
     pub fn prices(&self) -> &PriceTable {
         &self.0.prices
+    }
+
+    /// How many tokens the models take.
+    pub fn contexts(&self) -> &ContextWindows {
+        &self.0.contexts
     }
 
     /// Whether anybody is to be told.

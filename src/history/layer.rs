@@ -1,19 +1,25 @@
 //! History in the stack: normalise, then fit.
 
+use std::future::ready;
 use std::sync::Arc;
 
-use super::{HistoryPolicy, Normalize, TokenBudget};
+use super::fit::clamped;
+use super::sent::Sent;
+use super::{HistoryPolicy, Normalize, Repair, TokenBudget};
 use crate::client::{Answer, ClientInfo, LlmClient};
 use crate::env::Env;
 use crate::error::Result;
 use crate::layer::Layer;
-use crate::types::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, StreamEvent};
+use crate::types::{
+    ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, HistoryTrace, Messages, StreamEvent,
+};
 
 /// Brings every prompt into one form and within its budget.
 ///
 /// # What it does
-/// Normalises what users and instructions say, then lets a [`HistoryPolicy`] choose the messages that are sent. The
-/// answer's trace says how many tokens were kept off the wire.
+/// Puts right what came broken, normalises what users and instructions say, then lets a [`HistoryPolicy`] choose the
+/// messages that are sent; each if it is set. The answer's [`Trace::history`](crate::types::Trace::history) says what was
+/// done.
 ///
 /// # Where it sits
 /// [`Slot::History`](crate::Slot::History): inside Route, because it needs the model; outside Cache, because the final
@@ -43,11 +49,19 @@ use crate::types::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedRes
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct HistoryLayer {
+    repair: Option<Repair>,
     normalize: Option<Normalize>,
     policy: Option<Arc<dyn HistoryPolicy>>,
 }
 
 impl HistoryLayer {
+    /// Puts conversations right that came broken, or refuses them, before anything else.
+    #[must_use]
+    pub fn with_repair(mut self, repair: Repair) -> Self {
+        self.repair = Some(repair);
+        self
+    }
+
     /// Normalises before it fits.
     #[must_use]
     pub fn with_normalize(mut self, normalize: Normalize) -> Self {
@@ -58,7 +72,7 @@ impl HistoryLayer {
 
 impl<P: HistoryPolicy> From<P> for HistoryLayer {
     fn from(policy: P) -> Self {
-        Self { normalize: None, policy: Some(Arc::new(policy)) }
+        Self { policy: Some(Arc::new(policy)), ..Self::default() }
     }
 }
 
@@ -68,14 +82,22 @@ impl From<Normalize> for HistoryLayer {
     }
 }
 
+impl From<Repair> for HistoryLayer {
+    fn from(repair: Repair) -> Self {
+        Self::default().with_repair(repair)
+    }
+}
+
 impl Layer for HistoryLayer {
     fn name(&self) -> &'static str {
         "history"
     }
 
     fn settings(&self) -> String {
-        let normalize = self.normalize.map(|_| "normalise white space".to_owned());
-        let parts: Vec<_> = normalize.into_iter().chain(self.policy.iter().map(|policy| policy.settings())).collect();
+        let repair = self.repair.map(Repair::settings);
+        let normalize = self.normalize.map(Normalize::settings);
+        let policy = self.policy.iter().map(|policy| policy.settings());
+        let parts: Vec<_> = repair.into_iter().chain(normalize).chain(policy).collect();
         parts.join("; ")
     }
 
@@ -83,64 +105,92 @@ impl Layer for HistoryLayer {
         if let Some(policy) = &self.policy {
             policy.check()?;
         }
-        Ok(Arc::new(Fitted { inner, normalize: self.normalize, policy: self.policy.clone(), env: env.clone() }))
+        Ok(Arc::new(Fitted { inner, layer: self.clone(), env: env.clone() }))
     }
 }
 
 #[derive(Debug)]
 struct Fitted {
     inner: Arc<dyn LlmClient>,
-    normalize: Option<Normalize>,
-    policy: Option<Arc<dyn HistoryPolicy>>,
+    layer: HistoryLayer,
     env: Env,
 }
 
+/// A request on its way, and what was done to it.
+struct Prepared {
+    request: ChatRequest,
+    done: HistoryTrace,
+    /// Whether the policy may have something to do.
+    to_fit: bool,
+}
+
 impl Fitted {
-    /// The request in its form, and whether the policy has something to do.
-    fn prepare(&self, mut request: ChatRequest) -> (ChatRequest, bool) {
-        if let Some(normalize) = self.normalize {
+    /// The request put right and in its form.
+    fn prepare(&self, mut request: ChatRequest) -> Result<Prepared> {
+        let mut done = HistoryTrace::default();
+        if let Some(repair) = self.layer.repair {
+            let (messages, repaired) = repair.apply(request.messages.clone())?;
+            done.repaired = repaired;
+            replace(&mut request, messages);
+        }
+        if let Some(normalize) = self.layer.normalize {
             let messages = normalize.apply(request.messages.clone());
             if !messages.ptr_eq(&request.messages) {
-                request.messages = messages;
+                let budget = TokenBudget::of(&request, &self.env);
+                let changed = request.messages.iter().zip(messages.iter()).filter(|(old, new)| !Arc::ptr_eq(old, new));
+                let saved = changed.map(|(old, new)| budget.message(old).saturating_sub(budget.message(new)));
+                done.normalized_tokens = clamped(saved.sum());
+                replace(&mut request, messages);
             }
         }
-        let budget = TokenBudget::new(&request, &**self.env.counter());
-        let fits = self.policy.as_ref().is_none_or(|policy| policy.fits(&request.messages, &budget));
-        (request, !fits)
+        let budget = TokenBudget::of(&request, &self.env);
+        let fits = self.layer.policy.as_ref().is_none_or(|policy| policy.fits(&request.messages, &budget));
+        Ok(Prepared { request, done, to_fit: !fits })
     }
 
-    /// The request to send, and how many tokens that saves.
-    async fn fit(&self, mut request: ChatRequest) -> Result<(ChatRequest, u64)> {
-        let Some(policy) = &self.policy else { return Ok((request, 0)) };
-        let budget = TokenBudget::new(&request, &**self.env.counter());
-        let fitted = policy.fit(request.messages.clone(), &budget).await?;
-        if fitted.ptr_eq(&request.messages) {
-            return Ok((request, 0));
+    /// The request to send, and what was done to it.
+    async fn fit(&self, prepared: Prepared) -> Result<(ChatRequest, HistoryTrace)> {
+        let Prepared { mut request, mut done, to_fit } = prepared;
+        if let Some(policy) = self.layer.policy.as_ref().filter(|_| to_fit) {
+            let budget = TokenBudget::of(&request, &self.env);
+            let fit = policy.fit(request.messages.clone(), &budget).await?;
+            done = done.then(fit.trace);
+            replace(&mut request, fit.messages);
+            if policy.drops_for_good()
+                && let Some(sent) = request.extensions.get::<Sent>()
+            {
+                sent.set(request.messages.clone());
+            }
         }
-        let tokens = |messages: &[Arc<_>]| messages.iter().map(|message| budget.message(message)).sum::<u64>();
-        let trimmed = tokens(&request.messages).saturating_sub(tokens(&fitted));
-        request.messages = fitted;
-        Ok((request, trimmed))
+        Ok((request, done))
     }
 
-    async fn chat_fitted(&self, request: ChatRequest) -> Result<ChatResponse> {
-        let (request, trimmed) = self.fit(request).await?;
+    async fn chat_fitted(&self, prepared: Prepared) -> Result<ChatResponse> {
+        let (request, done) = self.fit(prepared).await?;
         let mut response = self.inner.chat(request).await?;
-        response.trace_mut().trimmed_tokens += trimmed;
+        let trace = response.trace_mut();
+        trace.history = done.then(trace.history);
         Ok(response)
     }
 
-    async fn stream_fitted(&self, request: ChatRequest) -> Result<ChatStream> {
-        let (request, trimmed) = self.fit(request).await?;
+    async fn stream_fitted(&self, prepared: Prepared) -> Result<ChatStream> {
+        let (request, done) = self.fit(prepared).await?;
         let stream = self.inner.chat_stream(request).await?;
-        if trimmed == 0 {
+        if done == HistoryTrace::default() {
             return Ok(stream);
         }
         Ok(stream.inspect(move |event| {
             if let Ok(StreamEvent::Finish(finish)) = event {
-                finish.trace.trimmed_tokens += trimmed;
+                finish.trace.history = done.then(finish.trace.history);
             }
         }))
+    }
+}
+
+/// A list that did not change is not written: that would copy the request.
+fn replace(request: &mut ChatRequest, messages: Messages) {
+    if !messages.ptr_eq(&request.messages) {
+        request.messages = messages;
     }
 }
 
@@ -156,8 +206,11 @@ impl LlmClient for Fitted {
         Self: 'f,
     {
         match self.prepare(request) {
-            (request, false) => self.inner.chat(request),
-            (request, true) => Box::pin(self.chat_fitted(request)),
+            Ok(Prepared { request, done, to_fit: false }) if done == HistoryTrace::default() => {
+                self.inner.chat(request)
+            }
+            Ok(prepared) => Box::pin(self.chat_fitted(prepared)),
+            Err(error) => Box::pin(ready(Err(error))),
         }
     }
 
@@ -167,8 +220,11 @@ impl LlmClient for Fitted {
         Self: 'f,
     {
         match self.prepare(request) {
-            (request, false) => self.inner.chat_stream(request),
-            (request, true) => Box::pin(self.stream_fitted(request)),
+            Ok(Prepared { request, done, to_fit: false }) if done == HistoryTrace::default() => {
+                self.inner.chat_stream(request)
+            }
+            Ok(prepared) => Box::pin(self.stream_fitted(prepared)),
+            Err(error) => Box::pin(ready(Err(error))),
         }
     }
 

@@ -1,12 +1,21 @@
 //! The conversation kept within a token budget, and its prompts brought into one form.
 //!
+//! On its way down a prompt is put right ([`Repair`]), normalised ([`Normalize`]) and fitted by a [`HistoryPolicy`], in this
+//! order; each step is off unless set, and [`Trace::history`](crate::types::Trace::history) tells what they did.
+//!
 //! # How to add a policy
 //!
 //! Implement [`HistoryPolicy`]. What it returns must be valid for a provider: instructions stay, a tool call and its
-//! results stay or go together, the last turn is always there, and fitting the result again changes nothing.
+//! results stay or go together, the last turn is always there, and fitting the result again changes nothing. It must
+//! depend on nothing but the messages and the budget: the prompt is the cache's key, and the provider's too.
 
+mod allowance;
+mod budget;
+mod fit;
 mod layer;
 mod normalize;
+mod repair;
+mod sent;
 mod turns;
 mod window;
 
@@ -15,13 +24,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use allowance::Allowance;
+pub use budget::TokenBudget;
+pub use fit::Fit;
 pub use layer::HistoryLayer;
 pub use normalize::Normalize;
+pub use repair::Repair;
 pub use window::Window;
 
 use crate::error::Result;
-use crate::tokens::TokenCounter;
-use crate::types::{ChatBody, Content, Message, Messages};
+use crate::types::Messages;
 
 /// Decides which messages of a conversation are sent.
 #[async_trait]
@@ -39,11 +51,15 @@ pub trait HistoryPolicy: fmt::Debug + Send + Sync + 'static {
     /// asked to [`fit`](Self::fit) them. `false` when in doubt.
     fn fits(&self, messages: &Messages, budget: &TokenBudget<'_>) -> bool;
 
+    /// Whether what it leaves out of a conversation it would leave out of every longer form of it too, and leaving it out
+    /// beforehand changes nothing: then a conversation kept in a handle shows it only what it kept the last time, and what came since.
+    fn drops_for_good(&self) -> bool;
+
     /// The messages to send. Returns the very same list when nothing is to be done.
     ///
     /// # Errors
     /// [`ErrorKind::ContextLength`](crate::ErrorKind::ContextLength) when what must stay does not fit.
-    async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Messages>;
+    async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit>;
 }
 
 /// So that a policy can be shared between clients.
@@ -61,53 +77,11 @@ impl<P: HistoryPolicy + ?Sized> HistoryPolicy for Arc<P> {
         (**self).fits(messages, budget)
     }
 
-    async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Messages> {
+    fn drops_for_good(&self) -> bool {
+        (**self).drops_for_good()
+    }
+
+    async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
         (**self).fit(messages, budget).await
-    }
-}
-
-/// What a policy needs to count with: the request's model, and what the prompt costs beside its messages.
-#[derive(Debug, Clone, Copy)]
-pub struct TokenBudget<'a> {
-    body: &'a ChatBody,
-    counter: &'a dyn TokenCounter,
-}
-
-impl<'a> TokenBudget<'a> {
-    /// The budget of this request, by this counter.
-    pub fn new(body: &'a ChatBody, counter: &'a dyn TokenCounter) -> Self {
-        Self { body, counter }
-    }
-
-    /// The tokens of one message.
-    pub fn message(&self, message: &Message) -> u64 {
-        self.counter.message(&self.body.model, message)
-    }
-
-    /// The tokens of the prompt beside its messages: tools, response format, what primes the reply.
-    pub fn overhead(&self) -> u64 {
-        let mut bare = self.body.clone();
-        bare.messages = Messages::new();
-        self.counter.request(&bare)
-    }
-
-    /// A number of tokens the prompt certainly does not exceed, found without counting; `None` when only counting can
-    /// tell. No token is shorter than a byte.
-    pub fn upper_bound(&self, messages: &Messages) -> Option<u64> {
-        /// Separators and priming, generously.
-        const PER_MESSAGE: usize = 16;
-        if !self.body.tools.is_empty() || self.body.response_format.is_some() {
-            return None;
-        }
-        let mut bytes = PER_MESSAGE;
-        for message in messages.iter() {
-            let Message { role, content, name, tool_calls, refusal, .. } = &**message;
-            let Some(Content::Text(text)) = content else { return None };
-            if !tool_calls.is_empty() || refusal.is_some() {
-                return None;
-            }
-            bytes += PER_MESSAGE + role.as_str().len() + text.len() + name.as_ref().map_or(0, String::len);
-        }
-        Some(bytes as u64)
     }
 }

@@ -21,6 +21,11 @@ impl Normalize {
         Self {}
     }
 
+    /// In words.
+    pub(super) fn settings(self) -> String {
+        "normalise white space".to_owned()
+    }
+
     /// The messages in their form; the very same list when they are in it already.
     #[must_use]
     pub fn apply(&self, mut messages: Messages) -> Messages {

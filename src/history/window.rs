@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 
+use super::fit::{estimate_before, from, length};
 use super::turns::turns;
-use super::{HistoryPolicy, TokenBudget};
+use super::{Allowance, Fit, HistoryPolicy, TokenBudget};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::Messages;
 
@@ -14,89 +15,79 @@ use crate::types::Messages;
 /// than cut. Counted by the configured [`TokenCounter`](crate::tokens::TokenCounter), tools and response format
 /// included.
 ///
-/// A prompt whose bytes already fit is not counted at all (no token is shorter than a byte).
+/// A prompt whose bytes already fit is not counted at all (no token is shorter than a byte); of one that does not, the
+/// instructions and what is kept.
 ///
 /// ```
-/// use sluicegate::history::Window;
+/// use sluicegate::history::{Allowance, Window};
 /// // A prompt of at most 7,000 tokens: 8,000 in all, 1,000 of them kept free for the reply.
-/// let window = Window::tokens(8_000).reply_reserve(1_000);
+/// let window = Window::within(Allowance::tokens(8_000).reply_reserve(1_000));
 /// # let _ = window;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Window {
-    tokens: u64,
-    reply_reserve: u64,
+    allowance: Allowance,
 }
 
 impl Window {
-    /// At most so many tokens, the reply reserve included; must be more than the reserve.
+    /// At most so many tokens.
     pub fn tokens(tokens: u64) -> Self {
-        Self { tokens, reply_reserve: 0 }
+        Self::within(Allowance::tokens(tokens))
     }
 
-    /// Keeps so many of the tokens free for the reply. 0 unless set: set it when the number of tokens is the model's
-    /// whole window rather than what you want to spend on a prompt.
-    #[must_use]
-    pub fn reply_reserve(mut self, tokens: u64) -> Self {
-        self.reply_reserve = tokens;
-        self
-    }
-
-    /// What is left for the prompt.
-    fn limit(&self) -> u64 {
-        self.tokens.saturating_sub(self.reply_reserve)
+    /// At most as many tokens as this allows.
+    pub fn within(allowance: Allowance) -> Self {
+        Self { allowance }
     }
 }
 
 #[async_trait]
 impl HistoryPolicy for Window {
     fn settings(&self) -> String {
-        format!("window, {} tokens, {} for the reply", self.tokens, self.reply_reserve)
+        format!("window, {}", self.allowance)
     }
 
     fn check(&self) -> Result<()> {
-        if self.tokens <= self.reply_reserve {
-            let value = format!("{} with a reply reserve of {}", self.tokens, self.reply_reserve);
-            let advice = "allow more tokens than the reply reserve, or the prompt has no room";
-            return Err(Error::config("history", "window tokens", value, advice));
-        }
-        Ok(())
+        self.allowance.check()
     }
 
     fn fits(&self, messages: &Messages, budget: &TokenBudget<'_>) -> bool {
-        budget.upper_bound(messages).is_some_and(|bound| bound <= self.limit())
+        self.allowance.limit(budget).is_ok_and(|limit| budget.surely_within(messages, limit))
     }
 
-    async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Messages> {
-        let limit = self.limit();
-        let overhead = budget.overhead();
-        let counts: Vec<u64> = messages.iter().map(|message| budget.message(message)).collect();
-        if overhead + counts.iter().sum::<u64>() <= limit {
-            return Ok(messages);
-        }
-        let turns = turns(&messages);
-        let is_instruction = |position: &usize| messages[*position].role.is_instruction();
-        let instructions: u64 = (0..messages.len()).filter(is_instruction).map(|position| counts[position]).sum();
-        let mut used = overhead + instructions;
-        // Newest first; the last turn stays whatever it takes, and is judged after.
+    fn drops_for_good(&self) -> bool {
+        true
+    }
+
+    async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
+        let limit = self.allowance.limit(budget)?;
+        let instructions = messages.iter().filter(|message| message.role.is_instruction());
+        let fixed = instructions.fold(budget.overhead(), |sum, message| sum.saturating_add(budget.message(message)));
+        let mut used = fixed;
+        let mut bytes = 0;
+        // Newest first, so that what goes is not even counted; the last turn stays whatever it takes, and is judged after.
         let mut first_kept = messages.len();
-        for turn in turns.iter().rev() {
-            let cost: u64 = turn.clone().filter(|position| !is_instruction(position)).map(|p| counts[p]).sum();
-            if first_kept < messages.len() && used + cost > limit {
+        for turn in turns(&messages).iter().rev() {
+            let said = messages[turn.clone()].iter().filter(|message| !message.role.is_instruction());
+            let cost = said.clone().fold(0_u64, |sum, message| sum.saturating_add(budget.message(message)));
+            if first_kept < messages.len() && used.saturating_add(cost) > limit {
                 break;
             }
-            used += cost;
+            used = used.saturating_add(cost);
+            bytes += said.map(|message| length(message)).sum::<usize>();
             first_kept = turn.start;
         }
         if used > limit {
             let text = format!(
-                "instructions and the last turn take {used} tokens, {limit} are allowed: shorten them or raise the window"
+                "instructions and the last turn take {used} tokens, {limit} are allowed: shorten them or allow more"
             );
             return Err(Error::new(ErrorKind::ContextLength, "history", text));
         }
-        let kept =
-            messages.iter().enumerate().filter(|(at, message)| *at >= first_kept || message.role.is_instruction());
-        Ok(kept.map(|(_, message)| message.clone()).collect())
+        let trimmed = estimate_before(&messages, first_kept, used - fixed, bytes);
+        if messages[..first_kept].iter().all(|message| message.role.is_instruction()) {
+            return Ok(Fit::unchanged(messages).kept(used));
+        }
+        Ok(Fit::unchanged(from(&messages, first_kept)).kept(used).trimmed(trimmed))
     }
 }
 
@@ -108,11 +99,12 @@ mod tests {
 
     async fn fit(window: &Window, request: &ChatRequest) -> Result<Vec<String>> {
         let counter = Tiktoken::new();
-        let fitted = window.fit(request.messages.clone(), &TokenBudget::new(request, &counter)).await?;
+        let fitted = window.fit(request.messages.clone(), &TokenBudget::new(request, &counter)).await?.messages;
         let mut trimmed = request.clone();
         trimmed.messages = fitted.clone();
-        assert!(counter.request(&trimmed) <= window.tokens - window.reply_reserve, "within the budget");
-        let again = window.fit(fitted.clone(), &TokenBudget::new(&trimmed, &counter)).await?;
+        let limit = window.allowance.limit(&TokenBudget::new(request, &counter))?;
+        assert!(counter.request(&trimmed) <= limit, "within the budget");
+        let again = window.fit(fitted.clone(), &TokenBudget::new(&trimmed, &counter)).await?.messages;
         assert!(again.ptr_eq(&fitted), "fitting again changes nothing");
         Ok(fitted.iter().map(|message| message.text()).collect())
     }

@@ -44,6 +44,13 @@ pub struct Report {
     pub output_tokens: u64,
     /// Prompt tokens that history trimming kept off the wire.
     pub trimmed_tokens: u64,
+    /// Prompt tokens that summaries stood for.
+    pub summarized_tokens: u64,
+    /// Prompt tokens that normalisation saved.
+    pub normalized_tokens: u64,
+    /// Input tokens that a policy expected from the provider's prompt cache, over the calls that went upstream: to be
+    /// held against `cached_input_tokens`.
+    pub expected_cached_tokens: u64,
     /// Dollars spent on attempts whose price is known.
     pub cost: Cost,
     /// Attempts whose cost is unknown: no price for the model, no usage, abandoned, or broken off after their first
@@ -99,6 +106,13 @@ impl fmt::Display for Report {
             "tokens         {} in ({} cached), {} out, {} trimmed, {} saved",
             self.input_tokens, self.cached_input_tokens, self.output_tokens, self.trimmed_tokens, self.saved_tokens
         )?;
+        if self.summarized_tokens + self.normalized_tokens + self.expected_cached_tokens > 0 {
+            writeln!(
+                f,
+                "history        {} summarised, {} saved by normalising, {} expected from the prompt cache",
+                self.summarized_tokens, self.normalized_tokens, self.expected_cached_tokens
+            )?;
+        }
         write!(f, "cost           {} spent, {} saved", self.cost, self.saved)?;
         if self.unpriced_attempts > 0 {
             write!(f, "; {} attempts of unknown cost", self.unpriced_attempts)?;

@@ -8,7 +8,7 @@ use super::report::Report;
 use crate::env::{Outcome, Record};
 use crate::error::{Error, ErrorKind};
 use crate::sharded::Sharded;
-use crate::types::{Cost, Source};
+use crate::types::{Cost, HistoryTrace, Source, Trace};
 
 /// The numbers of one client. Writing costs a few nanoseconds and never waits; [`report`](Self::report) adds them up.
 /// Takes about 350 KB, for sixteen threads that do not meet.
@@ -24,6 +24,9 @@ struct Shard {
     saved_tokens: AtomicU64,
     saved_picos: AtomicU64,
     trimmed_tokens: AtomicU64,
+    summarized_tokens: AtomicU64,
+    normalized_tokens: AtomicU64,
+    expected_cached_tokens: AtomicU64,
     latency: Histogram,
     first_chunk: Histogram,
     attempts: AtomicU64,
@@ -71,9 +74,7 @@ impl Stats {
                     add(&shard.saved_tokens, trace.saved_tokens);
                     add(&shard.saved_picos, trace.saved.unwrap_or_default().picos());
                 }
-                if trace.trimmed_tokens > 0 {
-                    add(&shard.trimmed_tokens, trace.trimmed_tokens);
-                }
+                shard.history(trace);
             }
             Outcome::Failed(error) => shard.failed(error),
             Outcome::Abandoned => add(&shard.abandoned, 1),
@@ -145,6 +146,9 @@ impl Stats {
             cached_input_tokens: sum(|s| &s.cached_input_tokens),
             output_tokens: sum(|s| &s.output_tokens),
             trimmed_tokens: sum(|s| &s.trimmed_tokens),
+            summarized_tokens: sum(|s| &s.summarized_tokens),
+            normalized_tokens: sum(|s| &s.normalized_tokens),
+            expected_cached_tokens: sum(|s| &s.expected_cached_tokens),
             cost: Cost::from_picos(sum(|s| &s.cost_picos)),
             unpriced_attempts: sum(|s| &s.unpriced),
             saved_tokens: sum(|s| &s.saved_tokens),
@@ -154,6 +158,26 @@ impl Stats {
 }
 
 impl Shard {
+    fn history(&self, trace: &Trace) {
+        let history = &trace.history;
+        // Most prompts are sent as they came.
+        if *history == HistoryTrace::default() {
+            return;
+        }
+        // A hit asked the provider for nothing.
+        let expected = if trace.source == Source::Upstream { history.expected_cached_tokens } else { 0 };
+        for (counter, tokens) in [
+            (&self.trimmed_tokens, history.trimmed_tokens),
+            (&self.summarized_tokens, history.summarized_tokens),
+            (&self.normalized_tokens, history.normalized_tokens),
+            (&self.expected_cached_tokens, expected),
+        ] {
+            if tokens > 0 {
+                add(counter, u64::from(tokens));
+            }
+        }
+    }
+
     fn failed(&self, error: &Error) {
         *self.errors.lock().entry(error.kind().label()).or_default() += 1;
     }

@@ -1,10 +1,12 @@
 //! How many tokens a text, a message or a request is.
 
+mod context;
 mod tiktoken;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub use context::ContextWindows;
 pub use tiktoken::Tiktoken;
 
 use crate::types::{ChatBody, Message};

@@ -29,5 +29,5 @@ pub use response_format::ResponseFormat;
 pub use stream::{
     Assembler, ChatChunk, ChatStream, ChunkChoice, Delta, Finish, FunctionCallDelta, StreamEvent, ToolCallDelta,
 };
-pub use trace::{Source, Trace};
+pub use trace::{HistoryTrace, Source, Trace};
 pub use usage::{CompletionTokensDetails, PromptTokensDetails, RateLimits, Usage};

@@ -28,6 +28,44 @@ impl fmt::Display for Source {
     }
 }
 
+/// What became of a conversation before it was sent, in tokens as the configured counter counts them. All zero where
+/// nothing had to be done: what fits is not even counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HistoryTrace {
+    /// Tokens of the prompt as it was sent; 0 when it was not counted.
+    pub kept_tokens: u32,
+    /// Tokens of messages that were left out. Where counting them would have cost more than it tells, an estimate.
+    pub trimmed_tokens: u32,
+    /// Tokens of messages that a summary stands for.
+    pub summarized_tokens: u32,
+    /// Tokens that normalisation saved.
+    pub normalized_tokens: u32,
+    /// Tokens of the prompt that the provider should have in its prompt cache from the call before, where a policy keeps
+    /// account of that. What it billed so is in the answer's [`Usage`](super::Usage).
+    pub expected_cached_tokens: u32,
+    /// Messages that were shortened.
+    pub shortened: u32,
+    /// Messages that were put right, left out or added, because the conversation came broken.
+    pub repaired: u32,
+}
+
+impl HistoryTrace {
+    /// What two steps one after the other did: the later one's prompt is what was sent.
+    #[must_use]
+    pub fn then(self, later: Self) -> Self {
+        let last = |earlier: u32, later: u32| if later > 0 { later } else { earlier };
+        Self {
+            kept_tokens: last(self.kept_tokens, later.kept_tokens),
+            trimmed_tokens: self.trimmed_tokens.saturating_add(later.trimmed_tokens),
+            summarized_tokens: self.summarized_tokens.saturating_add(later.summarized_tokens),
+            normalized_tokens: self.normalized_tokens.saturating_add(later.normalized_tokens),
+            expected_cached_tokens: last(self.expected_cached_tokens, later.expected_cached_tokens),
+            shortened: self.shortened.saturating_add(later.shortened),
+            repaired: self.repaired.saturating_add(later.repaired),
+        }
+    }
+}
+
 /// What happened to one call. Cheap to copy; its `Display` is the one line for a log.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
@@ -44,8 +82,8 @@ pub struct Trace {
     pub ttl_left: Option<Duration>,
     /// Whether a cached answer's life had ended, and it was served all the same.
     pub stale: bool,
-    /// Prompt tokens that history trimming kept off the wire; an estimate by the configured counter.
-    pub trimmed_tokens: u64,
+    /// What became of the conversation on its way.
+    pub history: HistoryTrace,
     /// What was billed for this call; `None` when the model's price or the usage is unknown, zero on a hit.
     pub cost: Option<Cost>,
     /// What a hit or a shared flight saved; `None` when it is unknown, or nothing was saved.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::cache::{Cache, Namespace, StorePolicy};
-use sluicegate::history::{Normalize, Window};
+use sluicegate::history::{Allowance, Normalize, Window};
 use sluicegate::testing::Scripted;
 use sluicegate::types::ChatRequest;
 use sluicegate::{Builder, Chain, Env, ErrorKind, Layer, LlmClient, OptimizedClient, Result, Slot};
@@ -104,7 +104,10 @@ fn what_cannot_work_is_refused_at_build() {
         (builder().cache(Cache::memory(1).namespace(Namespace::new("a/b"))), "namespace = \"a/b\""),
         (builder().cache(Cache::memory(1).namespace(Namespace::prompts().entries(0))), "memory entries of prompts = 0"),
         (builder().cache(Cache::memory(1).store(StorePolicy::new().max_answer_bytes(0))), "store max_answer_bytes = 0"),
-        (builder().history(Window::tokens(500).reply_reserve(500)), "window tokens = 500 with a reply reserve of 500"),
+        (
+            builder().history(Window::within(Allowance::tokens(500).reply_reserve(500))),
+            "tokens = 500 with a reserve of 500",
+        ),
         (builder().cache(Cache::memory(1)).cache(Cache::memory(2)), "Cache = set twice"),
         (builder().inside(Slot::Hedge, Named("a")).inside(Slot::Hedge, Named("b")), "Hedge = set twice"),
     ] {

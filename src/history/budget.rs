@@ -1,0 +1,104 @@
+//! What a policy counts with.
+
+use crate::env::Env;
+use crate::tokens::TokenCounter;
+use crate::types::{ChatBody, Content, Message, Messages};
+
+/// What a policy needs to count with: the request's model, what the prompt costs beside its messages, what the model
+/// takes, and how much cheaper the provider bills what it has in its prompt cache.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenBudget<'a> {
+    body: &'a ChatBody,
+    counter: &'a dyn TokenCounter,
+    context: Option<u64>,
+    cached_share: f64,
+}
+
+impl<'a> TokenBudget<'a> {
+    /// The budget of this request, by this counter; of the model's window and prices nothing is known.
+    pub fn new(body: &'a ChatBody, counter: &'a dyn TokenCounter) -> Self {
+        Self { body, counter, context: None, cached_share: 1.0 }
+    }
+
+    /// The budget of this request in a stack of this [`Env`].
+    pub fn of(body: &'a ChatBody, env: &'a Env) -> Self {
+        let price = env.prices().get(&body.model).filter(|price| price.input > 0.0);
+        let cached_share = price.map_or(1.0, |price| (price.cached_input / price.input).clamp(0.0, 1.0));
+        Self { context: env.contexts().get(&body.model), cached_share, ..Self::new(body, &**env.counter()) }
+    }
+
+    /// Sets what an input token from the provider's prompt cache costs, as a share of another: 0 to 1.
+    #[must_use]
+    pub fn with_cached_share(mut self, share: f64) -> Self {
+        self.cached_share = share.clamp(0.0, 1.0);
+        self
+    }
+
+    /// Sets how many tokens the model takes.
+    #[must_use]
+    pub fn with_context(mut self, tokens: u64) -> Self {
+        self.context = Some(tokens);
+        self
+    }
+
+    /// The model asked.
+    pub fn model(&self) -> &'a str {
+        &self.body.model
+    }
+
+    /// How many tokens the model takes, if that is known.
+    pub fn context(&self) -> Option<u64> {
+        self.context
+    }
+
+    /// How many tokens the request allows the reply, if it sets a limit.
+    pub fn output_limit(&self) -> Option<u64> {
+        self.body.max_completion_tokens.or(self.body.max_tokens).map(u64::from)
+    }
+
+    /// What an input token from the provider's prompt cache costs, as a share of another: 1 where no price is known.
+    pub fn cached_share(&self) -> f64 {
+        self.cached_share
+    }
+
+    /// The tokens of one message.
+    pub fn message(&self, message: &Message) -> u64 {
+        self.counter.message(&self.body.model, message)
+    }
+
+    /// The tokens of a text.
+    pub fn text(&self, text: &str) -> u64 {
+        self.counter.text(&self.body.model, text)
+    }
+
+    /// The tokens of the prompt beside its messages: tools, response format, what primes the reply.
+    pub fn overhead(&self) -> u64 {
+        let mut bare = self.body.clone();
+        bare.messages = Messages::new();
+        self.counter.request(&bare)
+    }
+
+    /// The tokens of a prompt of these messages.
+    pub fn prompt(&self, messages: &Messages) -> u64 {
+        messages.iter().fold(self.overhead(), |sum, message| sum.saturating_add(self.message(message)))
+    }
+
+    /// Whether a prompt of these messages certainly takes no more than this, found without counting: no token is shorter
+    /// than a byte. `false` when only counting can tell.
+    pub fn surely_within(&self, messages: &Messages, limit: u64) -> bool {
+        /// Separators and priming, generously.
+        const PER_MESSAGE: usize = 16;
+        if !self.body.tools.is_empty() || self.body.response_format.is_some() {
+            return false;
+        }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut bytes = PER_MESSAGE;
+        // A long conversation is not walked to its end once it is too long.
+        messages.iter().all(|message| {
+            let Message { role, content, name, tool_calls, refusal, .. } = &**message;
+            let Some(Content::Text(text)) = content else { return false };
+            bytes += PER_MESSAGE + role.as_str().len() + text.len() + name.as_ref().map_or(0, String::len);
+            tool_calls.is_empty() && refusal.is_none() && bytes <= limit
+        }) && bytes <= limit
+    }
+}
