@@ -264,9 +264,8 @@ impl Builder {
         self
     }
 
-    /// Sets the token counter. [`Counters`](crate::tokens::Counters) unless set: exact for OpenAI's models, estimated for
-    /// others. The first exact count builds a vocabulary, which takes about 100 ms: call
-    /// [`warm_up`](crate::tokens::warm_up) before, where that matters.
+    /// Sets the token counter. [`Counters`](crate::tokens::Counters) unless set, whose first exact count takes 100 ms:
+    /// see [`warm_up`](crate::tokens::warm_up).
     pub fn counter(mut self, counter: impl TokenCounter) -> Self {
         self.env = self.env.with_counter(counter);
         self

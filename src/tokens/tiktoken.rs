@@ -81,7 +81,8 @@ impl Tiktoken {
             let tokens = encoding.count(piece.text).unwrap_or(piece.text.len() as u64);
             tokens + if piece.cut { PER_CUT } else { 0 }
         });
-        each.sum()
+        // Where most bytes are tokens, what is added for cuts would be more than there can be.
+        each.sum::<u64>().min(text.len() as u64)
     }
 }
 
