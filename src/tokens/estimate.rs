@@ -70,7 +70,7 @@ impl Estimate {
     #[must_use]
     pub fn with_factor(mut self, factor: f64) -> Self {
         // Of what is no number, the lowest.
-        self.factor = (factor.max(0.1).min(10.0) * 100.0).round() as u64;
+        self.factor = (factor.clamp(0.1, 10.0) * 100.0).round().max(10.0) as u64;
         self
     }
 
