@@ -264,7 +264,8 @@ impl Builder {
         self
     }
 
-    /// Sets the token counter. [`Tiktoken`](crate::tokens::Tiktoken) unless set.
+    /// Sets the token counter. [`Counters`](crate::tokens::Counters) unless set, whose first exact count takes 100 ms:
+    /// see [`warm_up`](crate::tokens::warm_up).
     pub fn counter(mut self, counter: impl TokenCounter) -> Self {
         self.env = self.env.with_counter(counter);
         self

@@ -14,7 +14,7 @@ pub use clock::{Clock, TokioClock};
 pub use observer::{Event, Observer, Operation, Outcome, Record};
 pub use random::{Random, SeededRandom, ThreadRandom};
 
-use crate::tokens::{ContextWindows, Tiktoken, TokenCounter};
+use crate::tokens::{ContextWindows, Counters, TokenCounter};
 use crate::types::PriceTable;
 
 pub(crate) use clock::after;
@@ -38,12 +38,12 @@ struct Parts {
 }
 
 impl Env {
-    /// Tokio's clock, thread randomness, exact token counts, published prices, nobody to tell.
+    /// Tokio's clock, thread randomness, token counts by [`Counters`], published prices, nobody to tell.
     pub fn new() -> Self {
         Self(Arc::new(Parts {
             clock: Arc::new(TokioClock::new()),
             random: Arc::new(ThreadRandom),
-            counter: Arc::new(Tiktoken::new()),
+            counter: Arc::new(Counters::new()),
             prices: Arc::new(PriceTable::published()),
             contexts: Arc::new(ContextWindows::published()),
             observers: Arc::from([]),

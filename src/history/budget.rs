@@ -73,9 +73,7 @@ impl<'a> TokenBudget<'a> {
 
     /// The tokens of the prompt beside its messages: tools, response format, what primes the reply.
     pub fn overhead(&self) -> u64 {
-        let mut bare = self.body.clone();
-        bare.messages = Messages::new();
-        self.counter.request(&bare)
+        self.counter.overhead(self.body)
     }
 
     /// The tokens of a prompt of these messages.

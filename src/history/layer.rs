@@ -10,6 +10,7 @@ use crate::client::{Answer, ClientInfo, LlmClient};
 use crate::env::Env;
 use crate::error::Result;
 use crate::layer::Layer;
+use crate::tokens::count_ahead;
 use crate::types::{
     ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, HistoryTrace, Messages, StreamEvent,
 };
@@ -152,6 +153,7 @@ impl Fitted {
     async fn fit(&self, prepared: Prepared) -> Result<(ChatRequest, HistoryTrace)> {
         let Prepared { mut request, mut done, to_fit } = prepared;
         if let Some(policy) = self.layer.policy.as_ref().filter(|_| to_fit) {
+            count_ahead(self.env.counter(), self.env.tasks(), &request.model, &request.messages).await;
             let budget = TokenBudget::of(&request, &self.env);
             let fit = policy.fit(request.messages.clone(), &budget).await?;
             done = done.then(fit.trace);

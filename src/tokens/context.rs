@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::name::bare;
+
 /// How many tokens the models take, prompt and reply together, by model name.
 ///
 /// A model is found by its exact name, otherwise by the longest name in the table that its own begins with, so that
@@ -18,22 +20,51 @@ use std::collections::HashMap;
 #[derive(Debug, Clone, Default)]
 pub struct ContextWindows(HashMap<String, u64>);
 
-/// As the providers published them in autumn 2025.
+/// As the providers published them in autumn 2025. Of models with a larger window on request, the ordinary one.
 const PUBLISHED: &[(&str, u64)] = &[
     ("gpt-5", 400_000),
+    ("gpt-5-chat", 128_000),
+    ("gpt-5.1-chat", 128_000),
+    ("gpt-4.5", 128_000),
     ("gpt-4.1", 1_047_576),
     ("gpt-4o", 128_000),
+    ("chatgpt-4o", 128_000),
     ("gpt-4-turbo", 128_000),
+    ("gpt-4-1106", 128_000),
+    ("gpt-4-0125", 128_000),
     ("gpt-4", 8_192),
     ("gpt-4-32k", 32_768),
     ("gpt-3.5-turbo", 16_385),
     ("gpt-35-turbo", 16_385),
+    ("gpt-oss-", 131_072),
     ("o1", 200_000),
+    ("o1-mini", 128_000),
+    ("o1-preview", 128_000),
     ("o3", 200_000),
     ("o4-mini", 200_000),
+    ("codex-mini", 200_000),
     ("claude-", 200_000),
+    ("claude-2.0", 100_000),
+    ("claude-instant", 100_000),
+    ("gemini-3-", 1_048_576),
     ("gemini-2.5-", 1_048_576),
     ("gemini-2.0-flash", 1_048_576),
+    ("gemini-1.5-flash", 1_048_576),
+    ("gemini-1.5-pro", 2_097_152),
+    ("llama-3.1-", 131_072),
+    ("llama-3.2-", 131_072),
+    ("llama-3.3-", 131_072),
+    ("mistral-large-", 131_072),
+    ("mistral-medium-", 131_072),
+    ("mistral-small-", 131_072),
+    ("ministral-", 131_072),
+    ("codestral-", 262_144),
+    ("deepseek-chat", 131_072),
+    ("deepseek-reasoner", 131_072),
+    ("command-r", 128_000),
+    ("command-a-", 256_000),
+    ("grok-3", 131_072),
+    ("grok-4", 262_144),
 ];
 
 impl ContextWindows {
@@ -56,9 +87,40 @@ impl ContextWindows {
 
     /// How many tokens this model takes, if that is known.
     pub fn get(&self, model: &str) -> Option<u64> {
-        let model = model.rsplit('/').next().unwrap_or(model);
-        let model = model.strip_prefix("ft:").unwrap_or(model);
+        let model = bare(model);
         let beginnings = model.char_indices().map(|(at, first)| &model[..at + first.len_utf8()]);
         beginnings.rev().find_map(|beginning| self.0.get(beginning).copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_beginning_decides() {
+        let contexts = ContextWindows::published();
+        for (model, tokens) in [
+            ("gpt-4", 8_192),
+            ("gpt-4-0613", 8_192),
+            ("gpt-4-32k-0613", 32_768),
+            ("gpt-4-turbo-2024-04-09", 128_000),
+            ("gpt-4o-mini", 128_000),
+            ("gpt-4.1-nano", 1_047_576),
+            ("gpt-5-mini-2025-08-07", 400_000),
+            ("gpt-5-chat-latest", 128_000),
+            ("o1-2024-12-17", 200_000),
+            ("o1-mini-2024-09-12", 128_000),
+            ("ft:gpt-4o-mini:org::id", 128_000),
+            ("anthropic/claude-sonnet-4-5", 200_000),
+            ("models/gemini-1.5-pro-002", 2_097_152),
+        ] {
+            assert_eq!(contexts.get(model), Some(tokens), "{model}");
+        }
+        assert_eq!(contexts.get("gpt"), None, "a name shorter than the beginning does not begin with it");
+        assert_eq!(contexts.get(""), None);
+        let own = contexts.set("gpt-4o-mini", 1).set("é", 2);
+        assert_eq!((own.get("gpt-4o-mini-x"), own.get("gpt-4o")), (Some(1), Some(128_000)));
+        assert_eq!(own.get("édition"), Some(2), "by characters");
     }
 }

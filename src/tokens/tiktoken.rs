@@ -1,132 +1,96 @@
 //! OpenAI's own vocabularies, with counts remembered by content.
 
-use std::collections::HashSet;
-use std::fmt;
-
-use quick_cache::UnitWeighter;
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use tiktoken_rs::CoreBPE;
-
-use super::TokenCounter;
-use crate::fingerprint::{ByFingerprint, fingerprint};
-use crate::types::{ChatBody, ImageDetail, Message, Part, ResponseFormat};
+use super::encoding::Encoding;
+use super::image::Images;
+use super::memo::Memo;
+use super::pieces::pieces;
+use super::prompt::Rules;
+use super::work::{Work, WorkDone};
+use super::{TokenCounter, warm_up};
+use crate::types::{ChatBody, Message};
 
 /// Exact token counts for OpenAI models through tiktoken-rs.
 ///
-/// - `gpt-4-…`, `gpt-3.5-…` and the older embedding models count with `cl100k_base`, all others with `o200k_base`. For
-///   models of other providers that is an estimate: within about 15 % on English prose for those that publish theirs.
-/// - A message costs 3 tokens beside its role, text and name, and the reply is primed with 3
-///   (OpenAI cookbook, "How to count tokens with tiktoken"). OpenAI does not publish how it renders tools and schemas:
-///   they count as their JSON text.
-/// - An image counts 85 tokens at low detail and 765 otherwise (a 1024 x 1024 image in four 512 px tiles, OpenAI vision
-///   guide), sound 10 tokens per second of 16-bit mono at 16 kHz. Inline base64 data is never counted as text.
+/// # What is exact, what is published, what is estimated
+/// - **Text** is exact: `gpt-4-…`, `gpt-3.5-…` and the embedding models count with `cl100k_base`, all others with
+///   `o200k_base`. For models of other providers that is an estimate, and mostly too low:
+///   [`Counters`](super::Counters) has better.
+/// - **Messages** are published: 3 tokens beside role, text and name, 1 for a name, and 3 that prime the reply (OpenAI
+///   cookbook, "How to count tokens with tiktoken"). What a tool call costs is not; it counts as a message of its name
+///   and arguments.
+/// - **Tools** are published for gpt-4o, gpt-4 and gpt-3.5-turbo and flat properties (the same page,
+///   `num_tokens_for_tools`); taken for all models, and for nested properties likewise. What the rule does not know, such
+///   as `anyOf` or `default`, counts as its JSON text, and so does a response schema: that is more than it is billed.
+/// - **Images** are published (OpenAI, "Images and vision"): by tiles of 512 px or patches of 32 px, as the model has
+///   it. The size is read from the head of a PNG, JPEG, GIF or WebP in a data URL; an image behind an address, or of
+///   another form, is taken for 1024 x 1024.
+/// - **Sound** is published at 10 tokens a second; how long it is is guessed from its bytes. **Files** are an estimate:
+///   1,500 tokens for each 64 KiB of base64, at most 30,000. No inline data is ever counted as text.
 ///
-/// Counts are remembered by content (up to 65,536 texts, about 4 MB), so a message counted again costs a hash and a
-/// lookup. The first count builds the vocabulary: about 100 ms and 46 MB for `o200k_base`; [`warm_up`](Self::warm_up)
-/// moves that to where it does not hurt. No text makes it panic: where the tokenizer's regular expression gives up (a
-/// megabyte of blanks does that), the text is counted in pieces, which can only overstate it, by a token per piece.
+/// # Memory and time
+/// Counts are remembered by content (65,536 texts, about 4 MB), so a message counted again costs a hash and a look-up. A
+/// text not seen before costs 20 to 40 ns a byte. The first count builds the vocabulary: about 100 ms and 46 MB for
+/// `o200k_base`; [`warm_up`](Self::warm_up) moves that to where it does not hurt.
+///
+/// # The guard
+/// No text makes it panic, and none costs worse than linear time. A text of more than 32 KiB is counted in pieces of at
+/// most 32 KiB that end where both vocabularies always end a token, so that the count is exact: before a blank, between a
+/// digit and another sign, after a letter of Latin, Chinese, Japanese or Korean. Only a run of more than 32 KiB without
+/// any such place (blanks, one letter, emoji) is cut through, and 4 tokens are added for each cut: of 800,000 cuts through
+/// such runs, one had made a count smaller by 3 and none by more. The count of such a run is then 1 to 7 tokens for each
+/// 32 KiB too high, and all around it is exact.
+#[derive(Debug)]
 pub struct Tiktoken {
-    memo: Cache<u128, u32, UnitWeighter, ByFingerprint, DefaultLifecycle<u128, u32>>,
+    memo: Memo,
+    work: WorkDone,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Cl100k,
-    O200k,
-}
+/// What a cut is taken to have saved, generously.
+const PER_CUT: u64 = 4;
 
-impl Encoding {
-    fn of(model: &str) -> Self {
-        // `openai/gpt-4`, `ft:gpt-3.5-turbo:org::id` and Azure's `gpt-35-turbo` are what they say.
-        let model = model.rsplit('/').next().unwrap_or(model);
-        let model = model.strip_prefix("ft:").unwrap_or(model);
-        let newer = ["gpt-4o", "gpt-4.1", "gpt-4.5"];
-        let older = ["gpt-4", "gpt-3.5", "gpt-35", "text-embedding-"];
-        let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| model.starts_with(prefix));
-        if starts(&older) && !starts(&newer) { Self::Cl100k } else { Self::O200k }
-    }
-
-    fn vocabulary(self) -> &'static CoreBPE {
-        match self {
-            Self::Cl100k => tiktoken_rs::cl100k_base_singleton(),
-            Self::O200k => tiktoken_rs::o200k_base_singleton(),
-        }
-    }
-}
-
-/// OpenAI cookbook: every message follows `<|start|>{role/name}\n{content}<|end|>\n`.
-const PER_MESSAGE: u64 = 3;
-const PER_REPLY: u64 = 3;
-const IMAGE_LOW: u64 = 85;
-const IMAGE_HIGH: u64 = 765;
-/// Pieces a text is counted in after the tokenizer gave up on the whole; far below where it gives up.
-const PIECE: usize = 64 * 1024;
+/// Tells tools in the memo from texts.
+const OF_TOOLS: u8 = 1 << 7;
 
 impl Tiktoken {
     /// A counter with an empty memory.
     pub fn new() -> Self {
-        let memo = Cache::with(1 << 16, 1 << 16, UnitWeighter, ByFingerprint::default(), DefaultLifecycle::default());
-        Self { memo }
+        Self { memo: Memo::new(), work: WorkDone::default() }
     }
 
     /// Builds the vocabulary of this model now: about 100 ms. Blocks; call it at start-up or from `spawn_blocking`.
     pub fn warm_up(&self, model: &str) {
-        Encoding::of(model).vocabulary();
+        warm_up(model);
+    }
+
+    /// What was handed to the tokenizer so far. Never more bytes than the texts that were not remembered have.
+    pub fn work(&self) -> Work {
+        self.work.read()
     }
 
     fn count(&self, encoding: Encoding, text: &str) -> u64 {
         if text.is_empty() {
             return 0;
         }
-        let key = fingerprint(text.as_bytes()) ^ encoding as u128;
-        if let Some(count) = self.memo.get(&key) {
-            return u64::from(count);
-        }
-        let count = count_now(encoding.vocabulary(), text);
-        self.memo.insert(key, u32::try_from(count).unwrap_or(u32::MAX));
-        count
+        self.memo.get_or(encoding as u8, text.as_bytes(), || self.count_now(encoding, text))
     }
 
-    fn part(&self, encoding: Encoding, part: &Part) -> u64 {
-        match part {
-            Part::Text { text, .. } => self.count(encoding, text),
-            Part::ImageUrl { image_url, .. } if image_url.detail == Some(ImageDetail::Low) => IMAGE_LOW,
-            Part::ImageUrl { .. } => IMAGE_HIGH,
-            Part::InputAudio { input_audio, .. } => {
-                let seconds = input_audio.data.len() as u64 * 3 / 4 / 32_000;
-                10 * (seconds + 1)
-            }
-            // Unknown parts are mostly files in base64: a quarter token a byte, but never an absurd sum.
-            Part::Other(value) => (value.to_string().len() as u64 / 4).min(IMAGE_HIGH),
-        }
-    }
-
-    fn json(&self, encoding: Encoding, value: &impl serde::Serialize) -> u64 {
-        serde_json::to_string(value).map_or(0, |text| self.count(encoding, &text))
+    fn count_now(&self, encoding: Encoding, text: &str) -> u64 {
+        let each = pieces(text).map(|piece| {
+            self.work.add(piece.text.len(), piece.cut);
+            // It never gave up on so short a piece; if it does, no token is shorter than a byte.
+            let tokens = encoding.count(piece.text).unwrap_or(piece.text.len() as u64);
+            tokens + if piece.cut { PER_CUT } else { 0 }
+        });
+        // Where most bytes are tokens, what is added for cuts would be more than there can be.
+        each.sum::<u64>().min(text.len() as u64)
     }
 }
 
-fn count_now(vocabulary: &CoreBPE, text: &str) -> u64 {
-    // The fallible call: the infallible ones unwrap the regular expression's stack overflow.
-    if let Ok((tokens, _)) = vocabulary.encode(text, &HashSet::new()) {
-        return tokens.len() as u64;
-    }
-    if text.len() <= PIECE {
-        // Never seen; a token has at least one byte, so the bytes are an upper bound.
-        return text.len() as u64;
-    }
-    let mut rest = text;
-    let mut count = 0;
-    while !rest.is_empty() {
-        let mut end = PIECE.min(rest.len());
-        while !rest.is_char_boundary(end) {
-            end -= 1;
-        }
-        let (piece, tail) = rest.split_at(end);
-        count += count_now(vocabulary, piece);
-        rest = tail;
-    }
-    count
+/// OpenAI cookbook: every message follows `<|start|>{role/name}\n{content}<|end|>\n`; a function starts with 7 tokens in
+/// the newer vocabulary and 10 in the older.
+fn rules(model: &str, encoding: Encoding) -> Rules {
+    let per_function = if encoding == Encoding::O200k { 7 } else { 10 };
+    Rules { per_message: 3, per_name: 1, per_reply: 3, per_function, per_tools: 0, images: Images::of(model) }
 }
 
 impl TokenCounter for Tiktoken {
@@ -135,31 +99,35 @@ impl TokenCounter for Tiktoken {
     }
 
     fn message(&self, model: &str, message: &Message) -> u64 {
-        use crate::types::Content;
         let encoding = Encoding::of(model);
-        let content = match &message.content {
-            None => 0,
-            Some(Content::Text(text)) => self.count(encoding, text),
-            Some(Content::Parts(parts)) => parts.iter().map(|part| self.part(encoding, part)).sum(),
-        };
-        let name = message.name.as_ref().map_or(0, |name| 1 + self.count(encoding, name));
-        let calls = message.tool_calls.iter().map(|call| {
-            PER_MESSAGE + self.count(encoding, &call.function.name) + self.count(encoding, &call.function.arguments)
-        });
-        let refusal = message.refusal.as_ref().map_or(0, |text| self.count(encoding, text));
-        PER_MESSAGE + self.count(encoding, message.role.as_str()) + content + name + calls.sum::<u64>() + refusal
+        rules(model, encoding).message(message, &|text| self.count(encoding, text))
     }
 
     fn request(&self, body: &ChatBody) -> u64 {
+        let messages = body.messages.iter().map(|message| self.message(&body.model, message));
+        messages.fold(self.overhead(body), u64::saturating_add)
+    }
+
+    fn overhead(&self, body: &ChatBody) -> u64 {
         let encoding = Encoding::of(&body.model);
-        let messages: u64 = body.messages.iter().map(|message| self.message(&body.model, message)).sum();
-        let tools: u64 = body.tools.iter().map(|tool| self.json(encoding, tool)).sum();
-        let format = match &body.response_format {
-            Some(ResponseFormat::JsonSchema { json_schema }) => self.json(encoding, json_schema),
-            Some(ResponseFormat::Other(format)) => self.json(encoding, format),
-            _ => 0,
+        let rules = rules(&body.model, encoding);
+        let tools = if body.tools.is_empty() {
+            0
+        } else {
+            // One look-up for all of them. What cannot be written as JSON cannot be sent either.
+            let written = serde_json::to_vec(&body.tools).unwrap_or_default();
+            self.memo.get_or(encoding as u8 | OF_TOOLS, &written, || {
+                rules.tools(&body.tools, &|text| self.count(encoding, text))
+            })
         };
-        messages + tools + format + PER_REPLY
+        rules.beside(body, &|text| self.count(encoding, text), tools)
+    }
+
+    fn uncounted(&self, model: &str, message: &Message) -> usize {
+        let encoding = Encoding::of(model) as u8;
+        let calls = message.tool_calls.iter().map(|call| call.function.arguments.as_str());
+        let unknown = message.texts().chain(calls).filter(|text| !self.memo.has(encoding, text.as_bytes()));
+        unknown.map(str::len).sum()
     }
 }
 
@@ -169,16 +137,10 @@ impl Default for Tiktoken {
     }
 }
 
-impl fmt::Debug for Tiktoken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tiktoken").field("remembered", &self.memo.len()).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::ChatRequest;
+    use crate::types::{ChatRequest, Part, Tool};
 
     #[test]
     fn counts_the_cookbook_conversation() {
@@ -200,10 +162,61 @@ mod tests {
     }
 
     #[test]
-    fn survives_what_overflows_the_regular_expression() {
+    fn counts_the_cookbook_tools() {
+        // The cookbook's example: 101 tokens for gpt-4o, 105 for gpt-4, as billed by the API.
+        let request = |model: &str| {
+            let parameters = serde_json::json!({
+                "type": "object",
+                "properties": {
+                    "location": {"type": "string", "description": "The city and state, e.g. San Francisco, CA"},
+                    "unit": {
+                        "type": "string", "description": "The unit of temperature to return", "enum": ["celsius", "fahrenheit"]
+                    }
+                },
+                "required": ["location"]
+            });
+            ChatRequest::new(model)
+                .system("You are a helpful assistant that can answer to questions about the weather.")
+                .user("What's the weather like in San Francisco?")
+                .tool(Tool::function("get_current_weather", "Get the current weather in a given location", parameters))
+        };
         let counter = Tiktoken::new();
-        let blanks = counter.text("gpt-5", &" ".repeat(1_000_000));
-        assert!((1..=1_000_000).contains(&blanks), "{blanks}");
+        assert_eq!(counter.request(&request("gpt-4o")), 101);
+        assert_eq!(counter.request(&request("gpt-4")), 105);
+        let work = counter.work();
+        assert_eq!(counter.request(&request("gpt-4o")), 101, "and again from memory");
+        assert_eq!(counter.work(), work);
+    }
+
+    #[test]
+    fn what_a_schema_nests_is_counted() {
+        let cost = |schema: serde_json::Value| {
+            let body = ChatRequest::new("gpt-5").tool(Tool::function("f", "", schema));
+            Tiktoken::new().overhead(&body)
+        };
+        let long = "a description of a dozen words or so that nobody would want to miss";
+        let inner = serde_json::json!({"type": "string", "description": long});
+        let plain = cost(serde_json::json!({"type": "object", "properties": {}}));
+        for schema in [
+            serde_json::json!({"properties": {"a": {"type": "object", "properties": {"b": inner}}}}),
+            serde_json::json!({"properties": {"a": {"type": "array", "items": inner}}}),
+            serde_json::json!({"properties": {"a": {"anyOf": [inner, {"type": "null"}]}}}),
+            serde_json::json!({"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": inner}}),
+            serde_json::json!(long),
+        ] {
+            assert!(cost(schema.clone()) > plain + 12, "{schema}");
+        }
+        assert_eq!(Tiktoken::new().overhead(&ChatRequest::new("gpt-5")), 3, "the reply alone");
+    }
+
+    #[test]
+    fn what_was_counted_is_known() {
+        let counter = Tiktoken::new();
+        let message = Message::user("eleven byte");
+        assert_eq!(counter.uncounted("gpt-5", &message), 11);
+        counter.message("gpt-5", &message);
+        assert_eq!(counter.uncounted("gpt-5", &message), 0);
+        assert_eq!(counter.uncounted("gpt-4", &message), 11, "by another vocabulary");
     }
 
     #[test]

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on fails; tests set the time themselves"
 )]
 
+mod adversarial_text;
 mod architecture;
 mod cache_adaptive;
 mod cache_behind;
@@ -20,6 +21,7 @@ mod cache_predict;
 mod cache_tiers;
 mod cache_together;
 mod cache_values;
+mod counts_match_tiktoken;
 #[cfg(feature = "disk")]
 mod disk;
 #[cfg(feature = "disk")]
