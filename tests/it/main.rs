@@ -32,6 +32,7 @@ mod disk_kill9;
 mod disk_selectors;
 mod drop_anywhere;
 mod laws;
+mod normalize;
 #[cfg(feature = "object-store")]
 mod object_store;
 mod observe;
