@@ -29,6 +29,7 @@ mod disk_kill9;
 #[cfg(feature = "disk")]
 mod disk_selectors;
 mod drop_anywhere;
+mod history_policies;
 mod laws;
 #[cfg(feature = "object-store")]
 mod object_store;
