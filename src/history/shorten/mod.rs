@@ -98,7 +98,7 @@ pub(super) fn shorten_last_turn(messages: &Messages, budget: &TokenBudget<'_>, l
     let before = draft.used;
     let turn = turns(messages).pop().unwrap_or(0..0);
     let said = || messages.iter().enumerate().skip(turn.start);
-    let last_step = said().filter(|(_, message)| message.role == Role::Assistant).map(|(at, _)| at).last();
+    let last_step = said().filter(|(_, message)| message.role == Role::Assistant).map(|(at, _)| at).next_back();
     for kind in [Kind::OlderResults, Kind::Latest, Kind::Asked] {
         let of_kind = said().filter(|(at, message)| Kind::of(message, *at, last_step.unwrap_or(0)) == Some(kind));
         let places: Vec<usize> = of_kind.map(|(at, _)| at).collect();
