@@ -137,18 +137,27 @@ impl Relevance {
         self.memory.fallbacks()
     }
 
-    /// How near each of these turns is to the question; `None` where the two cannot be compared.
-    async fn nearness(&self, question: String, turns: Vec<String>) -> Result<Vec<Option<f32>>> {
-        let mut texts = turns;
-        texts.push(question);
+    /// These turns, nearest to the question first; those that cannot be compared last, and of equals the newest first.
+    async fn nearest_first(&self, messages: &Messages, question: String, turns: &[Range<usize>]) -> Result<Vec<usize>> {
+        let said = |turn: &Range<usize>| {
+            compared(messages.get(turn.clone()).unwrap_or_default(), &[Role::User, Role::Assistant])
+        };
         // A text of nothing is not asked for: providers refuse it.
-        let said: Vec<String> = texts.iter().filter(|text| !text.is_empty()).cloned().collect();
-        let directions = self.memory.directions(&said, &*self.embedder, &*self.clock, self.time_limit).await?;
-        let Some((question, directions)) = directions.split_last() else { return Ok(Vec::new()) };
-        texts.pop();
-        let mut directions = directions.iter();
-        let near = |text: &String| (!text.is_empty()).then(|| directions.next()).flatten();
-        Ok(texts.iter().map(near).map(|direction| cosine(question, direction?)).collect())
+        let said = turns.iter().enumerate().map(|(nth, turn)| (nth, said(turn))).filter(|(_, text)| !text.is_empty());
+        let (places, mut texts): (Vec<usize>, Vec<String>) = said.unzip();
+        texts.push(question);
+        let directions = self.memory.directions(&texts, &*self.embedder, &*self.clock, self.time_limit).await?;
+        let mut near = vec![f32::NEG_INFINITY; turns.len()];
+        if let Some((question, directions)) = directions.split_last() {
+            for (nth, direction) in places.into_iter().zip(directions) {
+                if let (Some(near), Some(cosine)) = (near.get_mut(nth), cosine(question, direction)) {
+                    *near = cosine;
+                }
+            }
+        }
+        let mut order: Vec<(usize, f32)> = near.into_iter().enumerate().collect();
+        order.sort_by(|(one, near), (other, nearer)| nearer.total_cmp(near).then(other.cmp(one)));
+        Ok(order.into_iter().map(|(nth, _)| nth).collect())
     }
 }
 
@@ -168,6 +177,15 @@ fn compared(messages: &[Arc<Message>], roles: &[Role]) -> String {
     }
     text.truncate(text.trim_end().len());
     text
+}
+
+/// The instructions and these turns.
+fn only<'a>(messages: &Messages, turns: impl Iterator<Item = &'a Range<usize>>) -> Messages {
+    let mut stays: Vec<bool> = messages.iter().map(|message| message.role.is_instruction()).collect();
+    for turn in turns {
+        stays.get_mut(turn.clone()).unwrap_or_default().fill(true);
+    }
+    messages.iter().zip(stays).filter(|(_, stays)| *stays).map(|(message, _)| Arc::clone(message)).collect()
 }
 
 /// Turns with what they take, counted when it is asked for.
@@ -251,19 +269,10 @@ impl HistoryPolicy for Relevance {
         if used > limit || question.is_empty() || candidates.is_empty() {
             return self.window.fit(messages, budget).await;
         }
-        let said = |turn: &Range<usize>| {
-            compared(messages.get(turn.clone()).unwrap_or_default(), &[Role::User, Role::Assistant])
+        let Ok(order) = self.nearest_first(&messages, question, candidates).await else {
+            self.memory.count_fallback();
+            return self.window.fit(messages, budget).await;
         };
-        let near = match self.nearness(question, candidates.iter().map(said).collect()).await {
-            Ok(near) => near,
-            Err(_) => {
-                self.memory.count_fallback();
-                return self.window.fit(messages, budget).await;
-            }
-        };
-        let mut order: Vec<usize> = (0..candidates.len()).collect();
-        let nearness = |nth: &usize| near.get(*nth).copied().flatten().unwrap_or(f32::NEG_INFINITY);
-        order.sort_by(|one, other| nearness(other).total_cmp(&nearness(one)).then(other.cmp(one)));
         let mut counted = Counted { messages: &messages, budget, tokens: 0, bytes: 0 };
         let recent = older.iter().zip(&kept).skip(end).filter(|(_, kept)| !**kept);
         let mut dropped = recent.fold(0_u64, |sum, (turn, _)| sum.saturating_add(counted.turn(turn)));
@@ -277,13 +286,8 @@ impl HistoryPolicy for Relevance {
         }
         let unseen = older.get(start).map_or(0, |turn| turn.start);
         let trimmed = dropped.saturating_add(estimate_before(&messages, unseen, counted.tokens, counted.bytes));
-        let mut stays = vec![false; messages.len()];
-        for turn in older.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(turn, _)| turn).chain([last]) {
-            stays.get_mut(turn.clone()).unwrap_or_default().fill(true);
-        }
-        let all = messages.iter().zip(&stays);
-        let sent = all.filter(|(message, stays)| **stays || message.role.is_instruction());
-        let sent: Messages = sent.map(|(message, _)| Arc::clone(message)).collect();
+        let kept = older.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(turn, _)| turn);
+        let sent = only(&messages, kept.chain([last]));
         Ok(Fit::unchanged(sent).kept(used).trimmed(trimmed))
     }
 }
