@@ -6,7 +6,7 @@ use std::time::Duration;
 use sluicegate::history::{Allowance, KeepAll, LastTurns, Oversized, PolicyChain, Relevance, Window};
 use sluicegate::testing::{Gate, Scripted};
 use sluicegate::types::{ChatRequest, HistoryTrace, StreamEvent};
-use sluicegate::{ClientEmbedder, ErrorKind, LlmClient, OptimizedClient};
+use sluicegate::{ClientEmbedder, ErrorKind, OptimizedClient};
 
 fn talk(turns: usize) -> ChatRequest {
     let request = ChatRequest::new("gpt-5-mini").system("Be brief.");
@@ -22,7 +22,6 @@ fn stack(upstream: &Arc<Scripted>, history: impl Into<sluicegate::history::Histo
 
 /// What the trace of a call tells, and of the same call as a stream; both must have sent the same.
 async fn both(client: &OptimizedClient, upstream: &Scripted, request: &ChatRequest) -> HistoryTrace {
-    use futures_util::StreamExt;
     let told = client.chat(request.clone()).await.unwrap().trace().history;
     let mut stream = client.chat_stream(request.clone()).await.unwrap();
     let mut streamed = None;
