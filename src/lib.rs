@@ -45,8 +45,8 @@
 //!
 //! - A client: implement [`LlmClient`], or take [`client_fn`](providers::client_fn).
 //! - A layer: implement [`Layer`] and place it with [`inside`](Builder::inside) or [`outside`](Builder::outside) a slot.
-//! - A tier, a history policy, a scheduler: [`CacheTier`](cache::CacheTier), [`HistoryPolicy`](history::HistoryPolicy),
-//!   [`Scheduler`]; each module's page says what is expected of one.
+//! - A tier, a history policy, a scheduler, an embedder: [`CacheTier`](cache::CacheTier),
+//!   [`HistoryPolicy`](history::HistoryPolicy), [`Scheduler`], [`Embedder`]; each module's page says what is expected of one.
 //! - Time, randomness, token counts and prices come from [`Env`]; tests set them.
 //!
 //! # The cache
@@ -115,6 +115,7 @@
 
 pub mod cache;
 mod client;
+mod embedder;
 pub mod env;
 mod error;
 mod fingerprint;
@@ -132,6 +133,7 @@ pub mod tokens;
 pub mod types;
 
 pub use client::{ClientInfo, LlmClient};
+pub use embedder::{ClientEmbedder, Embedder};
 pub use env::Env;
 pub use error::{Error, ErrorKind, Result, Retryability};
 pub use layer::{Chain, Layer, Slot};

@@ -11,11 +11,16 @@
 
 mod allowance;
 mod budget;
+mod chain;
 mod fit;
+mod keep_all;
+mod last_turns;
 mod layer;
 mod normalize;
+mod relevance;
 mod repair;
 mod sent;
+mod shorten;
 mod turns;
 mod window;
 
@@ -26,10 +31,15 @@ use async_trait::async_trait;
 
 pub use allowance::Allowance;
 pub use budget::TokenBudget;
+pub use chain::PolicyChain;
 pub use fit::Fit;
+pub use keep_all::KeepAll;
+pub use last_turns::LastTurns;
 pub use layer::HistoryLayer;
 pub use normalize::Normalize;
+pub use relevance::Relevance;
 pub use repair::Repair;
+pub use shorten::Oversized;
 pub use window::Window;
 
 use crate::error::Result;

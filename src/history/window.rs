@@ -2,17 +2,17 @@
 
 use async_trait::async_trait;
 
-use super::fit::{estimate_before, from, length};
+use super::fit::{clamped, estimate_before, from, length};
 use super::turns::turns;
-use super::{Allowance, Fit, HistoryPolicy, TokenBudget};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Allowance, Fit, HistoryPolicy, Oversized, TokenBudget};
+use crate::error::Result;
 use crate::types::Messages;
 
 /// Keeps all instructions and the newest turns that fit into a number of tokens; older turns go whole.
 ///
 /// A turn is what the user says and everything up to the next thing the user says, so a tool call never loses its
 /// results. The last turn always stays; when it does not fit together with the instructions, the call is refused rather
-/// than cut. Counted by the configured [`TokenCounter`](crate::tokens::TokenCounter), tools and response format
+/// than cut, unless [`oversized`](Self::oversized) says otherwise. Counted by the configured [`TokenCounter`](crate::tokens::TokenCounter), tools and response format
 /// included.
 ///
 /// A prompt whose bytes already fit is not counted at all (no token is shorter than a byte); of one that does not, the
@@ -27,6 +27,7 @@ use crate::types::Messages;
 #[derive(Debug, Clone)]
 pub struct Window {
     allowance: Allowance,
+    oversized: Oversized,
 }
 
 impl Window {
@@ -37,14 +38,21 @@ impl Window {
 
     /// At most as many tokens as this allows.
     pub fn within(allowance: Allowance) -> Self {
-        Self { allowance }
+        Self { allowance, oversized: Oversized::default() }
+    }
+
+    /// What to do when the instructions and the last turn alone take more than is allowed. Refused unless set.
+    #[must_use]
+    pub fn oversized(mut self, oversized: Oversized) -> Self {
+        self.oversized = oversized;
+        self
     }
 }
 
 #[async_trait]
 impl HistoryPolicy for Window {
     fn settings(&self) -> String {
-        format!("window, {}", self.allowance)
+        format!("window, {}{}", self.allowance, self.oversized.settings())
     }
 
     fn check(&self) -> Result<()> {
@@ -55,8 +63,9 @@ impl HistoryPolicy for Window {
         self.allowance.limit(budget).is_ok_and(|limit| budget.surely_within(messages, limit))
     }
 
+    // What was shortened would be shortened again, from what is left of it, or kept where the whole would have gone.
     fn drops_for_good(&self) -> bool {
-        true
+        self.oversized == Oversized::Refuse
     }
 
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
@@ -77,13 +86,12 @@ impl HistoryPolicy for Window {
             bytes += said.map(|message| length(message)).sum::<usize>();
             first_kept = turn.start;
         }
-        if used > limit {
-            let text = format!(
-                "instructions and the last turn take {used} tokens, {limit} are allowed: shorten them or allow more"
-            );
-            return Err(Error::new(ErrorKind::ContextLength, "history", text));
-        }
         let trimmed = estimate_before(&messages, first_kept, used - fixed, bytes);
+        if used > limit {
+            let mut fit = self.oversized.settle(from(&messages, first_kept), budget, limit)?;
+            fit.trace.trimmed_tokens = fit.trace.trimmed_tokens.saturating_add(clamped(trimmed));
+            return Ok(fit);
+        }
         if messages[..first_kept].iter().all(|message| message.role.is_instruction()) {
             return Ok(Fit::unchanged(messages).kept(used));
         }
@@ -94,6 +102,7 @@ impl HistoryPolicy for Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::tokens::{Tiktoken, TokenCounter};
     use crate::types::{ChatRequest, FunctionCall, Message, Role, ToolCall};
 

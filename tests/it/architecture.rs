@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 5] = [
     &["types", "error", "fingerprint", "sharded"],
     &["client", "tokens", "env"],
-    &["layer"],
+    &["layer", "embedder"],
     &["cache", "history", "schedule", "batch", "resilience", "route", "observe", "providers"],
     &["stack", "testing"],
 ];
