@@ -15,6 +15,7 @@ mod fit;
 mod layer;
 mod normalize;
 mod repair;
+mod rules;
 mod sent;
 mod turns;
 mod window;
@@ -30,6 +31,7 @@ pub use fit::Fit;
 pub use layer::HistoryLayer;
 pub use normalize::Normalize;
 pub use repair::Repair;
+pub use rules::{Broken, Rule, Rules};
 pub use window::Window;
 
 use crate::error::Result;
