@@ -29,6 +29,7 @@ mod disk_kill9;
 #[cfg(feature = "disk")]
 mod disk_selectors;
 mod drop_anywhere;
+mod history_laws;
 mod laws;
 #[cfg(feature = "object-store")]
 mod object_store;

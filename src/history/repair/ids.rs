@@ -45,7 +45,8 @@ impl Ids {
             wanted = plainly(&wanted, usize::MAX);
         }
         let long = self.rules.has(Rule::CallIdsShort) && wanted.len() > CALL_ID;
-        if !unknown && !long && !(numbered && self.taken.contains(&wanted)) {
+        let taken = numbered && self.taken.contains(&wanted);
+        if !(unknown || long || taken) {
             return wanted;
         }
         let mut end = wanted.len().min(STEM);
