@@ -7,7 +7,8 @@
 //!
 //! Implement [`HistoryPolicy`]. What it returns must be valid for a provider: instructions stay, a tool call and its
 //! results stay or go together, the last turn is always there, and fitting the result again changes nothing. It must
-//! depend on nothing but the messages and the budget: the prompt is the cache's key, and the provider's too.
+//! depend on nothing but the messages and the budget: the prompt is the cache's key, and the provider's too. What is valid,
+//! [`Rules`] says; `testing::laws::PolicyLaws` (feature `test-util`) hold a policy to all of this.
 
 mod allowance;
 mod budget;
@@ -19,6 +20,7 @@ mod layer;
 mod normalize;
 mod relevance;
 mod repair;
+mod rules;
 mod sent;
 mod shorten;
 mod turns;
@@ -39,6 +41,7 @@ pub use layer::HistoryLayer;
 pub use normalize::Normalize;
 pub use relevance::Relevance;
 pub use repair::Repair;
+pub use rules::{Broken, Rule, Rules};
 pub use shorten::Oversized;
 pub use window::Window;
 

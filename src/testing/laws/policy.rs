@@ -1,0 +1,271 @@
+//! What every history policy must keep.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{ErrorKind, Result};
+use crate::history::{Fit, HistoryPolicy, Rules, TokenBudget};
+use crate::testing::Conversations;
+use crate::testing::conversations::joined;
+use crate::tokens::{Tiktoken, TokenCounter};
+use crate::types::{ChatRequest, Message, Messages, Role, Tool};
+
+/// Checks a history policy on conversations that are made up ([`Conversations`]): a third that all providers take, a third
+/// that OpenAI takes, a third that came broken.
+///
+/// 1. The prompt is within the limit, as the exact counter counts, and the trace tells so many tokens or none.
+/// 2. It is refused with [`ErrorKind::ContextLength`] only when the instructions and the last turn take more than the limit.
+/// 3. What keeps OpenAI's, Anthropic's or the strict [`Rules`] before keeps them after.
+/// 4. All instructions are there, and the user's last message; shortened only if the trace says so.
+/// 5. What is kept stands in the order it came, nothing is added unless the trace tells of a summary, and what is left out
+///    is told.
+/// 6. Fitting again changes nothing.
+/// 7. Where [`fits`](HistoryPolicy::fits) says so, the very same list comes back.
+/// 8. A policy newly made gives the same: it depends on nothing but messages and budget.
+/// 9. Where it [drops for good](HistoryPolicy::drops_for_good), what was kept and what came since gives what all of it
+///    gives.
+///
+/// A law that is broken panics with its words, the seed and the number of the conversation.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use std::sync::Arc;
+/// use sluicegate::{history::Window, testing::laws::PolicyLaws};
+/// PolicyLaws::new(|tokens| Arc::new(Window::tokens(tokens))).conversations(20).check().await;
+/// # }
+/// ```
+pub struct PolicyLaws {
+    make: Box<dyn Fn(u64) -> Arc<dyn HistoryPolicy>>,
+    counter: Arc<dyn TokenCounter>,
+    conversations: usize,
+    seed: u64,
+    limited: bool,
+}
+
+impl PolicyLaws {
+    /// For the policy that this makes for a limit of so many tokens, on 500 conversations.
+    pub fn new(make: impl Fn(u64) -> Arc<dyn HistoryPolicy> + 'static) -> Self {
+        let counter = Arc::new(Tiktoken::new());
+        Self { make: Box::new(make), counter, conversations: 500, seed: 0, limited: true }
+    }
+
+    /// How many conversations.
+    #[must_use]
+    pub fn conversations(mut self, conversations: usize) -> Self {
+        self.conversations = conversations;
+        self
+    }
+
+    /// Other conversations.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Counts with this counter, which must be exact: the one the policy is to be used with, or one that remembers.
+    #[must_use]
+    pub fn counter(mut self, counter: Arc<dyn TokenCounter>) -> Self {
+        self.counter = counter;
+        self
+    }
+
+    /// The policy knows of no limit (it keeps a number of turns, say): laws 1 and 2 do not bind it.
+    #[must_use]
+    pub fn without_limit(mut self) -> Self {
+        self.limited = false;
+        self
+    }
+
+    /// Checks them all.
+    pub async fn check(&self) {
+        let mut random = fastrand::Rng::with_seed(self.seed);
+        let mut made_up = Conversations::new(self.seed);
+        for number in 0..self.conversations {
+            let messages = match number % 3 {
+                0 => made_up.strict(),
+                1 => made_up.loose(),
+                _ => made_up.broken(),
+            };
+            let mut request = ChatRequest::new("gpt-4o").messages(messages);
+            if random.u8(..4) == 0 {
+                request =
+                    request.tool(Tool::function("look", "Looks up a place.", serde_json::json!({"type": "object"})));
+            }
+            let counts = Counts::of(&request, &*self.counter);
+            let limit = match random.u8(..8) {
+                0 => random.u64(1..=counts.least),
+                1 => counts.least,
+                2 => counts.all,
+                3 => counts.all + random.u64(..200),
+                _ => random.u64(counts.least..=counts.all),
+            };
+            let case = Case { laws: self, number, request, limit, least: counts.least, policy: (self.make)(limit) };
+            let more = if random.bool() { made_up.loose() } else { made_up.strict() };
+            case.check(&more[more.len().saturating_sub(random.usize(1..5))..]).await;
+        }
+    }
+}
+
+impl fmt::Debug for PolicyLaws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyLaws").field("conversations", &self.conversations).finish_non_exhaustive()
+    }
+}
+
+/// What a conversation takes.
+struct Counts {
+    all: u64,
+    /// Instructions and the last turn.
+    least: u64,
+}
+
+impl Counts {
+    fn of(request: &ChatRequest, counter: &dyn TokenCounter) -> Self {
+        let budget = TokenBudget::new(request, counter);
+        let last = last_turn(&request.messages);
+        let stays = |(at, message): &(usize, &Arc<Message>)| *at >= last || message.role.is_instruction();
+        let stays: u64 = request.messages.iter().enumerate().filter(stays).map(|(_, one)| budget.message(one)).sum();
+        Self { all: counter.request(request), least: budget.overhead() + stays }
+    }
+}
+
+/// Where the last turn begins: where the user began to speak last.
+fn last_turn(messages: &[Arc<Message>]) -> usize {
+    let mut start = None;
+    let mut before = None;
+    for (at, message) in messages.iter().enumerate().filter(|(_, message)| !message.role.is_instruction()) {
+        let begins = message.role == Role::User && before != Some(&Role::User);
+        if start.is_none() || begins {
+            start = Some(at);
+        }
+        before = Some(&message.role);
+    }
+    start.unwrap_or(messages.len())
+}
+
+/// One conversation, and the policy for its limit.
+struct Case<'l> {
+    laws: &'l PolicyLaws,
+    number: usize,
+    request: ChatRequest,
+    limit: u64,
+    least: u64,
+    policy: Arc<dyn HistoryPolicy>,
+}
+
+impl Case<'_> {
+    #[allow(clippy::panic, reason = "a broken law fails the test that checks it")]
+    fn keep(&self, law: &str, kept: bool) {
+        if !kept {
+            let (policy, number, seed, limit) = (self.policy.settings(), self.number, self.laws.seed, self.limit);
+            panic!(
+                "the policy {policy:?} breaks a law on conversation {number} of seed {seed}, limit {limit}: {law}\n{:#?}",
+                self.request.messages
+            );
+        }
+    }
+
+    async fn fit(&self, policy: &dyn HistoryPolicy, messages: &Messages) -> Result<Fit> {
+        policy.fit(messages.clone(), &TokenBudget::new(&self.request, &*self.laws.counter)).await
+    }
+
+    async fn check(&self, more: &[Arc<Message>]) {
+        let before = &self.request.messages;
+        let fits = self.policy.fits(before, &TokenBudget::new(&self.request, &*self.laws.counter));
+        let fit = match self.fit(&*self.policy, before).await {
+            Ok(fit) => fit,
+            Err(error) => {
+                self.keep("only what is too long is refused", error.kind() == ErrorKind::ContextLength);
+                let too_long = self.least > self.limit || !self.laws.limited;
+                self.keep("what must stay and fits is not refused", too_long);
+                return self.keep("what certainly fits is not refused", !fits);
+            }
+        };
+        let after = &fit.messages;
+        if fits {
+            self.keep("what certainly fits is left as it is", after.ptr_eq(before));
+        }
+        self.keeps_the_budget(&fit);
+        self.keeps_the_rules(after);
+        self.keeps_what_must_stay(&fit);
+        self.tells_what_it_did(&fit);
+        let again = self.fit(&*self.policy, after).await;
+        self.keep("fitting again changes nothing", again.is_ok_and(|again| again.messages == *after));
+        let anew = self.fit(&*(self.laws.make)(self.limit), before).await;
+        self.keep("a policy newly made gives the same", anew.is_ok_and(|anew| anew.messages == *after));
+        // Of a conversation that came broken no more is asked.
+        if self.policy.drops_for_good() && Rules::openai().check(before).is_ok() {
+            let whole = self.fit(&*self.policy, &joined(before, more)).await;
+            let kept = self.fit(&*self.policy, &joined(after, more)).await;
+            let same = match (whole, kept) {
+                (Ok(whole), Ok(kept)) => whole.messages == kept.messages,
+                (whole, kept) => whole.is_err() && kept.is_err(),
+            };
+            self.keep("what is dropped would have been dropped later too, and without it all is the same", same);
+        }
+    }
+
+    fn keeps_the_budget(&self, fit: &Fit) {
+        let mut request = self.request.clone();
+        request.messages = fit.messages.clone();
+        let tokens = self.laws.counter.request(&request);
+        let law = format!("a prompt is within its limit: {tokens} tokens");
+        self.keep(&law, tokens <= self.limit || !self.laws.limited);
+        let told = u64::from(fit.trace.kept_tokens);
+        self.keep(&format!("{told} tokens told are {tokens} tokens"), told == 0 || told == tokens);
+    }
+
+    fn keeps_the_rules(&self, after: &Messages) {
+        for rules in [Rules::openai(), Rules::anthropic(), Rules::strict()] {
+            if rules.check(&self.request.messages).is_ok() {
+                let broken = rules.check(after).err();
+                self.keep(&format!("what keeps {rules} keeps them after: {broken:?} {after:#?}"), broken.is_none());
+            }
+        }
+    }
+
+    fn keeps_what_must_stay(&self, fit: &Fit) {
+        let shortened = fit.trace.shortened > 0;
+        let instructions = |messages: &Messages| -> Vec<Arc<Message>> {
+            messages.iter().filter(|message| message.role.is_instruction()).cloned().collect()
+        };
+        let (before, after) = (instructions(&self.request.messages), instructions(&fit.messages));
+        let there = within(&before, &after) || (shortened && after.len() >= before.len());
+        self.keep("all instructions stay", there);
+        let last = |messages: &Messages| messages.iter().rfind(|message| message.role == Role::User).cloned();
+        let stays = match (last(&self.request.messages), last(&fit.messages)) {
+            (Some(before), Some(after)) => same(&before, &after) || (shortened && begin_alike(&before, &after)),
+            (before, _) => before.is_none(),
+        };
+        self.keep("the user's last message stays", stays);
+    }
+
+    fn tells_what_it_did(&self, fit: &Fit) {
+        let (before, after, trace) = (&self.request.messages, &fit.messages, fit.trace);
+        let rewritten = trace.shortened > 0 || trace.summarized_tokens > 0;
+        let law = "what is kept stands in the order it came, and nothing is added in silence";
+        self.keep(law, rewritten || within(after, before));
+        let text =
+            |messages: &Messages| messages.iter().flat_map(|message| message.texts()).map(str::len).sum::<usize>();
+        // Some letters may be no token of their own.
+        let told = trace.trimmed_tokens > 0 || rewritten || text(after) + 64 > text(before);
+        self.keep("what is left out is told", told);
+    }
+}
+
+/// Whether the other list has all of these, in this order.
+fn within(these: &[Arc<Message>], others: &[Arc<Message>]) -> bool {
+    let mut others = others.iter();
+    these.iter().all(|this| others.any(|other| same(this, other)))
+}
+
+/// Whether they say the same; marks for a provider's prompt cache left out of account.
+fn same(one: &Arc<Message>, other: &Arc<Message>) -> bool {
+    let calls = || one.tool_calls == other.tool_calls && one.tool_call_id == other.tool_call_id;
+    Arc::ptr_eq(one, other) || (one.role == other.role && calls() && one.text() == other.text())
+}
+
+fn begin_alike(one: &Message, other: &Message) -> bool {
+    one.text().chars().next() == other.text().chars().next()
+}

@@ -1,0 +1,119 @@
+//! Whatever the conversation: within budget, valid for OpenAI and Anthropic, instructions and the user's last message
+//! kept, and fitting again changes nothing.
+
+#[path = "history_laws/offenders.rs"]
+mod offenders;
+
+use std::sync::Arc;
+
+use offenders::offenders;
+use sluicegate::history::{HistoryPolicy, Repair, Rules, Window};
+use sluicegate::testing::Conversations;
+use sluicegate::testing::laws::PolicyLaws;
+use sluicegate::tokens::Tiktoken;
+use sluicegate::types::{Message, Messages};
+
+type Make = fn(u64) -> Arc<dyn HistoryPolicy>;
+
+/// Policies that keep a limit.
+fn policies() -> Vec<(&'static str, Make)> {
+    vec![("window", |tokens| Arc::new(Window::tokens(tokens)))]
+}
+
+#[tokio::test]
+async fn every_policy_on_ten_thousand_conversations() {
+    let counter = Arc::new(Tiktoken::new());
+    for (name, make) in policies() {
+        println!("{name}");
+        PolicyLaws::new(make).counter(counter.clone()).conversations(10_000).check().await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_breaks_a_law_is_found() {
+    let counter = Arc::new(Tiktoken::new());
+    for (law, make) in offenders() {
+        let laws = PolicyLaws::new(make).counter(counter.clone());
+        let found = futures_util::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(laws.check())).await;
+        let words = *found.expect_err(law).downcast::<String>().unwrap();
+        let words = words.lines().next().unwrap_or_default();
+        assert!(words.contains(law), "{law}: {words}");
+    }
+}
+
+/// All that is said and returned, to see that nothing gets lost.
+fn texts(messages: &[Arc<Message>]) -> Vec<String> {
+    let texts = messages.iter().flat_map(|message| message.texts()).map(|text| text.trim().to_owned());
+    texts.filter(|text| !text.is_empty()).collect()
+}
+
+#[test]
+fn what_came_broken_is_put_right_once_and_nothing_said_is_lost() {
+    let mut made_up = Conversations::new(1);
+    let mut put_right = 0;
+    for number in 0..10_000 {
+        let conversation = match number % 4 {
+            0 => made_up.loose(),
+            _ => made_up.broken(),
+        };
+        for rules in [Rules::openai(), Rules::anthropic(), Rules::strict()] {
+            let repair = Repair::fix().rules(rules);
+            let (fixed, repaired) = match repair.apply(conversation.clone()) {
+                Ok(done) => done,
+                Err(error) => {
+                    let nobody = conversation.iter().all(|message| {
+                        message.role.is_instruction() || texts(std::slice::from_ref(message)).is_empty()
+                    });
+                    assert!(nobody, "{error} {conversation:#?}");
+                    continue;
+                }
+            };
+            assert_eq!(rules.check(&fixed), Ok(()));
+            assert_eq!(fixed.ptr_eq(&conversation), repaired == 0);
+            assert_eq!(rules.check(&conversation).is_ok(), repaired == 0);
+            put_right += u32::from(repaired > 0);
+            let (again, none) = repair.apply(fixed.clone()).unwrap();
+            assert!(again.ptr_eq(&fixed) && none == 0);
+            let after = texts(&fixed).join("\n");
+            for text in texts(&conversation) {
+                assert!(after.contains(&text), "{text:?} is lost by {rules}: {conversation:#?}\n{fixed:#?}");
+            }
+            assert_eq!(Repair::refuse().rules(rules).apply(conversation.clone()).is_ok(), repaired == 0);
+        }
+    }
+    assert!(put_right > 10_000, "{put_right} were broken");
+}
+
+#[tokio::test]
+async fn what_was_put_right_is_valid_after_every_policy() {
+    use sluicegate::history::TokenBudget;
+    use sluicegate::types::ChatRequest;
+    let counter = Tiktoken::new();
+    let mut made_up = Conversations::new(2);
+    let mut trimmed = 0;
+    for rules in [Rules::openai(), Rules::anthropic(), Rules::strict()] {
+        for _ in 0..1_000 {
+            let Ok((fixed, _)) = Repair::fix().rules(rules).apply(made_up.broken()) else { continue };
+            let request = ChatRequest::new("gpt-4o").messages(fixed.clone());
+            let budget = TokenBudget::new(&request, &counter);
+            let limit = budget.prompt(&fixed) * 2 / 3;
+            for (name, make) in policies() {
+                let Ok(fit) = make(limit).fit(fixed.clone(), &budget).await else { continue };
+                trimmed += u32::from(fit.messages.len() < fixed.len());
+                assert_eq!(rules.check(&fit.messages), Ok(()), "{name}");
+            }
+        }
+    }
+    assert!(trimmed > 500, "{trimmed} were trimmed");
+}
+
+#[test]
+fn a_hundred_thousand_broken_messages_take_linear_time() {
+    // Quadratic work on these would take minutes.
+    let orphans = (0..50_000).map(|_| Message::tool("same", "r"));
+    let users = (0..50_000).map(|_| Message::user("u"));
+    let all: Messages = orphans.chain(users).collect();
+    let (fixed, _) = Repair::fix().rules(Rules::strict()).apply(all).unwrap();
+    assert_eq!(Rules::strict().check(&fixed), Ok(()));
+    assert_eq!(fixed.len(), 1 + 1 + 50_000 + 1);
+}
