@@ -16,6 +16,7 @@ mod layer;
 mod normalize;
 mod repair;
 mod sent;
+mod stable;
 mod turns;
 mod window;
 
@@ -30,6 +31,7 @@ pub use fit::Fit;
 pub use layer::HistoryLayer;
 pub use normalize::Normalize;
 pub use repair::Repair;
+pub use stable::{Breakpoints, StableWindow};
 pub use window::Window;
 
 use crate::error::Result;
