@@ -4,7 +4,7 @@
 //! stack into the simulated provider (prefixes of 1,024 tokens or more, in steps of 128). The same on every machine;
 //! `tests/it/prefix_stable_cost.rs` asserts what must hold. With `-- 10` at the end it is 10 conversations.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)]
 
 #[path = "../tests/it/prefix_stable_cost/measure.rs"]
 mod measure;
