@@ -23,6 +23,7 @@ mod repair;
 mod rules;
 mod sent;
 mod shorten;
+mod stable;
 mod turns;
 mod window;
 
@@ -43,6 +44,7 @@ pub use relevance::Relevance;
 pub use repair::Repair;
 pub use rules::{Broken, Rule, Rules};
 pub use shorten::Oversized;
+pub use stable::{Breakpoints, StableWindow};
 pub use window::Window;
 
 use crate::error::Result;

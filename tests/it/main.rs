@@ -40,6 +40,7 @@ mod object_store;
 mod observe;
 mod one_flight;
 mod openai;
+mod prefix_stable_cost;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]

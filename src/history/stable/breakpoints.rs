@@ -1,0 +1,251 @@
+//! Where a provider that asks for it is told to cache the prompt.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::types::{Content, Extra, Message, Messages, Part, Role};
+
+/// Whether prompts carry `cache_control` breakpoints, `{"type": "ephemeral"}` in a text part, as Anthropic's models and
+/// the gateways to them read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Breakpoints {
+    /// For models whose name, after its last `/`, begins with `claude`.
+    #[default]
+    Auto,
+    /// For every model.
+    Always,
+    /// Never: no message is touched.
+    Off,
+}
+
+/// Anthropic allows four; the tools may need one.
+const MOST: usize = 3;
+
+const KEY: &str = "cache_control";
+
+impl Breakpoints {
+    /// Whether prompts for this model carry them.
+    pub(super) fn serve(self, model: &str) -> bool {
+        match self {
+            Self::Auto => model.rsplit('/').next().is_some_and(|name| name.starts_with("claude")),
+            Self::Always => true,
+            Self::Off => false,
+        }
+    }
+}
+
+/// Sets breakpoints on the last leading instruction, on the last message a user or a tool sent, and on the one that was
+/// the last in the call before, so that this call finds what that one wrote; and lifts those of earlier calls. The very
+/// same list when they stand there already.
+///
+/// A provider leaves breakpoints out when it compares prompts (Anthropic, "Prompt caching": its example of a
+/// conversation moves them on from call to call), and a text is the same to it plain or as the only part. So that
+/// placing does not depend on what was placed before, a bare text in a single part is written plain.
+pub(super) fn place(mut messages: Messages) -> Messages {
+    let wanted = wanted(&messages);
+    let changed: Vec<_> = messages
+        .iter()
+        .enumerate()
+        .filter_map(|(position, message)| Some((position, written(message, wanted.contains(&Some(position)))?)))
+        .collect();
+    if !changed.is_empty() {
+        let list = messages.make_mut();
+        for (position, message) in changed {
+            if let Some(place) = list.get_mut(position) {
+                *place = Arc::new(message);
+            }
+        }
+    }
+    messages
+}
+
+/// The positions that are to carry one.
+fn wanted(messages: &[Arc<Message>]) -> [Option<usize>; MOST] {
+    let sent = |message: &Arc<Message>| matches!(message.role, Role::User | Role::Tool | Role::Function);
+    let leading = messages.iter().take_while(|message| message.role.is_instruction()).count().checked_sub(1);
+    let last = messages.iter().rposition(sent);
+    // Words of the model at the very end begin the answer to come; no call has given them.
+    let (_, earlier) = messages.split_last().map_or((None, messages), |(last, rest)| (Some(last), rest));
+    let answer = earlier.iter().rposition(|message| message.role == Role::Assistant);
+    let before = answer.and_then(|answer| messages.get(..answer)?.iter().rposition(sent));
+
+    let foreign = messages.iter().filter(|message| mark(message) == Mark::Foreign).count();
+    let free = |position: &usize| messages.get(*position).is_some_and(|message| takes_mark(message));
+    let mut places = [last, leading, before.filter(|before| Some(*before) != last)];
+    let mut left = MOST.saturating_sub(foreign);
+    for place in &mut places {
+        *place = place.filter(free).filter(|_| left > 0);
+        left -= usize::from(place.is_some());
+    }
+    places
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    None,
+    /// In the form in which it is set here: moved on.
+    Ours,
+    /// In any other: never touched.
+    Foreign,
+}
+
+fn mark(message: &Message) -> Mark {
+    let Some(Content::Parts(parts)) = &message.content else {
+        return if message.extra.contains_key(KEY) { Mark::Foreign } else { Mark::None };
+    };
+    let marks = |part: &Part| match part {
+        Part::Text { extra, .. } | Part::ImageUrl { extra, .. } | Part::InputAudio { extra, .. } => {
+            extra.contains_key(KEY)
+        }
+        Part::Other(value) => value.get(KEY).is_some(),
+    };
+    let ours = matches!(parts.last(), Some(Part::Text { extra, .. }) if extra.get(KEY).is_some_and(is_plain));
+    match parts.iter().filter(|part| marks(part)).count() + usize::from(message.extra.contains_key(KEY)) {
+        0 => Mark::None,
+        1 if ours => Mark::Ours,
+        _ => Mark::Foreign,
+    }
+}
+
+/// `{"type": "ephemeral"}` and no more.
+fn is_plain(control: &Value) -> bool {
+    control
+        .as_object()
+        .is_some_and(|fields| fields.len() == 1 && fields.get("type").is_some_and(|kind| kind == "ephemeral"))
+}
+
+/// Whether it can carry one of ours: it must end with words, and nobody else's be on it.
+fn takes_mark(message: &Message) -> bool {
+    let words = match &message.content {
+        Some(Content::Text(text)) => text,
+        Some(Content::Parts(parts)) => match parts.last() {
+            Some(Part::Text { text, .. }) => text,
+            _ => return false,
+        },
+        None => return false,
+    };
+    // Anthropic refuses breakpoints on empty texts.
+    !words.trim().is_empty() && mark(message) != Mark::Foreign
+}
+
+/// The message with or without a breakpoint; `None` when it is as it should be.
+fn written(message: &Message, marked: bool) -> Option<Message> {
+    let content = match (mark(message), message.content.as_ref()?) {
+        (Mark::None, Content::Text(text)) if marked => {
+            Content::Parts(vec![Part::Text { text: text.clone(), extra: control() }])
+        }
+        (Mark::None, Content::Parts(parts)) if marked => Content::Parts(with_last(parts, |extra| {
+            extra.iter().map(|(key, value)| (key.clone(), value.clone())).chain(control()).collect()
+        })),
+        (Mark::Ours, Content::Parts(parts)) if !marked => plain(with_last(parts, |extra| {
+            extra.iter().filter(|(key, _)| *key != KEY).map(|(key, value)| (key.clone(), value.clone())).collect()
+        })),
+        (Mark::None, Content::Parts(parts)) if is_bare(parts) => plain(parts.clone()),
+        _ => return None,
+    };
+    Some(Message { content: Some(content), ..message.clone() })
+}
+
+fn control() -> Extra {
+    let kind = [("type".to_owned(), Value::from("ephemeral"))].into_iter().collect();
+    [(KEY.to_owned(), Value::Object(kind))].into_iter().collect()
+}
+
+fn with_last(parts: &[Part], change: impl Fn(&Extra) -> Extra) -> Vec<Part> {
+    let mut parts = parts.to_vec();
+    if let Some(Part::Text { extra, .. }) = parts.last_mut() {
+        *extra = change(extra);
+    }
+    parts
+}
+
+fn is_bare(parts: &[Part]) -> bool {
+    matches!(parts, [Part::Text { extra, .. }] if extra.is_empty())
+}
+
+fn plain(parts: Vec<Part>) -> Content {
+    match <[Part; 1]>::try_from(parts) {
+        Ok([Part::Text { text, extra }]) if extra.is_empty() => Content::Text(text),
+        Ok(part) => Content::Parts(part.into()),
+        Err(parts) => Content::Parts(parts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The positions that carry a breakpoint.
+    fn marked(messages: &Messages) -> Vec<usize> {
+        (0..messages.len()).filter(|at| mark(&messages[*at]) != Mark::None).collect()
+    }
+
+    fn talk() -> Vec<Message> {
+        let [system, user, answer] = [Message::system, Message::user, Message::assistant];
+        vec![system("a"), system("b"), user("c"), answer("d"), user("e"), answer("f"), user("g")]
+    }
+
+    #[test]
+    fn stands_on_instructions_and_on_what_stays() {
+        let messages: Messages = talk().into();
+        let placed = place(messages.clone());
+        assert_eq!(marked(&placed), [1, 4, 6]);
+        let json = serde_json::to_value(&*placed[6]).unwrap();
+        let part = serde_json::json!({"type": "text", "text": "g", "cache_control": {"type": "ephemeral"}});
+        assert_eq!(json, serde_json::json!({"role": "user", "content": [part]}));
+        assert!(place(placed.clone()).ptr_eq(&placed), "placing again changes nothing");
+    }
+
+    #[test]
+    fn moves_on_with_the_conversation_and_leaves_no_trace() {
+        let more = [Message::assistant("h"), Message::tool("id", "i")];
+        let mut placed = place(talk().into());
+        more.iter().for_each(|message| placed.push(message.clone()));
+        let whole: Messages = talk().into_iter().chain(more).collect();
+        assert_eq!(place(placed.clone()), place(whole));
+        assert_eq!(marked(&place(placed)), [1, 6, 8]);
+    }
+
+    #[test]
+    fn leaves_the_marks_of_others_alone_and_stays_within_four() {
+        let long = serde_json::json!({"type": "ephemeral", "ttl": "1h"});
+        let theirs = |text: &str| {
+            let extra = [(KEY.to_owned(), long.clone())].into_iter().collect();
+            Message {
+                content: Some(Content::Parts(vec![Part::Text { text: text.into(), extra }])),
+                ..Message::user("")
+            }
+        };
+        let mut list = talk();
+        list[2] = theirs("c");
+        assert_eq!(marked(&place(list.clone().into())), [1, 2, 6]);
+        list[6] = theirs("g");
+        let messages: Messages = list.into();
+        let placed = place(messages.clone());
+        assert_eq!(marked(&placed), [1, 2, 6]);
+        assert!(Arc::ptr_eq(&placed[6], &messages[6]));
+    }
+
+    #[test]
+    fn what_cannot_carry_one_stays_as_it_is() {
+        let image = Content::Parts(vec![Part::text("look"), Part::image("https://example.com/a.png")]);
+        let messages: Messages =
+            vec![Message { content: Some(image), ..Message::user("") }, Message::assistant("x")].into();
+        assert!(place(messages.clone()).ptr_eq(&messages));
+        let empty: Messages = vec![Message::user(" ")].into();
+        assert!(place(empty.clone()).ptr_eq(&empty));
+        assert!(marked(&place(Messages::new())).is_empty());
+    }
+
+    #[test]
+    fn only_claude_is_asked_by_itself() {
+        for (model, serves) in
+            [("claude-sonnet-4-5", true), ("anthropic/claude-opus-4-1", true), ("claude/gpt-5", false)]
+        {
+            assert_eq!(Breakpoints::Auto.serve(model), serves, "{model}");
+        }
+        assert!(Breakpoints::Always.serve("gpt-5") && !Breakpoints::Off.serve("claude-haiku-4-5"));
+    }
+}
