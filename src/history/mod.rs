@@ -11,6 +11,7 @@
 
 mod allowance;
 mod budget;
+mod conversation;
 mod fit;
 mod layer;
 mod normalize;
@@ -26,6 +27,7 @@ use async_trait::async_trait;
 
 pub use allowance::Allowance;
 pub use budget::TokenBudget;
+pub use conversation::Conversation;
 pub use fit::Fit;
 pub use layer::HistoryLayer;
 pub use normalize::Normalize;
