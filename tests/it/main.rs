@@ -20,6 +20,7 @@ mod cache_predict;
 mod cache_tiers;
 mod cache_together;
 mod cache_values;
+mod conversation;
 #[cfg(feature = "disk")]
 mod disk;
 #[cfg(feature = "disk")]
