@@ -19,6 +19,7 @@ import time
 
 MODEL = "gpt-4o"  # the newest that both know; the vocabulary is the one of gpt-5
 RUNS = 15
+SECONDS = 5  # at most, for one peer
 
 
 def vocabularies(folder):
@@ -36,7 +37,7 @@ def vocabularies(folder):
 def median_us(work):
     work()  # builds the vocabulary and whatever else is lazy
     times = []
-    for _ in range(RUNS):
+    while len(times) < 3 or (len(times) < RUNS and sum(times) < SECONDS):
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)
@@ -72,6 +73,7 @@ def litellm(messages, limit, count):
 
 def main():
     given = json.load(sys.stdin)
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no look-up of prices on the network
     answers = sys.stdout
     # Libraries print; only our lines belong on standard output.
     sys.stdout = sys.stderr
