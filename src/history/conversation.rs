@@ -42,7 +42,8 @@ use crate::types::{ChatChunk, ChatRequest, ChatResponse, ChatStream, Extensions,
 /// It is [`Serialize`](serde::Serialize) and [`Deserialize`](serde::Deserialize): log, active part, and the body of the
 /// template. Its controls ([`controls_mut`](Self::controls_mut)) are not stored: a tenant or a priority is of this
 /// process. What another version of this crate wrote in a form this one does not know is refused with an error that says
-/// so; [`Values`](crate::cache::Values) takes what it cannot read for a miss.
+/// so; [`Values`](crate::cache::Values) takes what it cannot read for a miss. A cache may forget: give conversations a
+/// namespace with a life of its own and a tier that lasts, and what must never be lost to a database.
 ///
 /// # Example
 /// ```
