@@ -152,6 +152,8 @@ async fn turns(talk: &mut Talk, length: usize, words: usize, runs: usize, new: b
         let same = talk.words(words);
         for _ in 0..runs {
             let question = if new { talk.words(words) } else { same.clone() };
+            // Each time the same conversation, or its messages would in the end be those of this loop.
+            let mut conversation = conversation.clone();
             let started = Instant::now();
             conversation.user(question);
             let answer = client.chat(conversation.request()).await.unwrap();
