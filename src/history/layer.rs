@@ -129,6 +129,10 @@ impl Fitted {
     /// The request put right and in its form.
     fn prepare(&self, mut request: ChatRequest) -> Result<Prepared> {
         let mut done = HistoryTrace::default();
+        // What somebody on its way has changed is no longer what its conversation showed.
+        if request.extensions.get::<Sent>().is_some_and(|sent| !sent.is_of(&request)) {
+            request.extensions.remove::<Sent>();
+        }
         if let Some(repair) = self.layer.repair {
             let (messages, repaired) = repair.apply(request.messages.clone())?;
             done.repaired = repaired;
@@ -156,7 +160,9 @@ impl Fitted {
             let fit = policy.fit(request.messages.clone(), &budget).await?;
             done = done.then(fit.trace);
             replace(&mut request, fit.messages);
+            // What came broken may be mended by what comes next: then it must all be seen again.
             if policy.drops_for_good()
+                && done.repaired == 0
                 && let Some(sent) = request.extensions.get::<Sent>()
             {
                 sent.set(request.messages.clone());

@@ -13,6 +13,7 @@
 mod allowance;
 mod budget;
 mod chain;
+mod conversation;
 mod fit;
 mod keep_all;
 mod last_turns;
@@ -35,6 +36,7 @@ use async_trait::async_trait;
 pub use allowance::Allowance;
 pub use budget::TokenBudget;
 pub use chain::PolicyChain;
+pub use conversation::Conversation;
 pub use fit::Fit;
 pub use keep_all::KeepAll;
 pub use last_turns::LastTurns;

@@ -4,15 +4,67 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::types::Messages;
+use crate::types::{ChatRequest, Messages};
+
+/// Where the requests of one conversation leave what was sent of it, and the conversation finds it.
+#[derive(Clone, Default)]
+pub(super) struct Slot(Arc<Mutex<Option<Kept>>>);
+
+/// What a policy made of the beginning of a conversation, for good.
+#[derive(Clone)]
+pub(super) struct Kept {
+    /// What it left.
+    pub(super) messages: Messages,
+    /// How many messages of the log that stands for.
+    pub(super) upto: usize,
+}
+
+impl Slot {
+    /// What was left there since it was last asked.
+    pub(super) fn take(&self) -> Option<Kept> {
+        self.0.lock().take()
+    }
+
+    /// The same, left where it is.
+    pub(super) fn peek(&self) -> Option<Kept> {
+        self.0.lock().clone()
+    }
+}
 
 /// Travels with a request of a conversation; the layer writes down what it sent.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Sent(Arc<Mutex<Option<Messages>>>);
+pub(super) struct Sent {
+    slot: Slot,
+    /// What the request shows, and of whom it asks.
+    messages: Messages,
+    template: ChatRequest,
+    upto: usize,
+}
 
 impl Sent {
+    /// Of a request that shows these messages in place of so many of the log.
+    pub(super) fn new(slot: Slot, messages: Messages, template: ChatRequest, upto: usize) -> Self {
+        Self { slot, messages, template, upto }
+    }
+
+    /// Whether this is still the conversation's own request: nobody on its way has given it other messages, nor anything
+    /// else that changes how many of them fit.
+    pub(super) fn is_of(&self, request: &ChatRequest) -> bool {
+        request.messages.ptr_eq(&self.messages)
+            && request.model == self.template.model
+            && request.tools == self.template.tools
+            && request.response_format == self.template.response_format
+            && request.output_limit() == self.template.output_limit()
+    }
+
     /// The prompt was fitted to this, by a policy that leaves out for good.
     pub(super) fn set(&self, messages: Messages) {
-        *self.0.lock() = Some(messages);
+        if messages.ptr_eq(&self.messages) {
+            return;
+        }
+        let mut place = self.slot.0.lock();
+        // A request that was under way for long does not undo what a later one left.
+        if place.as_ref().is_none_or(|kept| kept.upto <= self.upto) {
+            *place = Some(Kept { messages, upto: self.upto });
+        }
     }
 }

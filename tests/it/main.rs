@@ -21,6 +21,7 @@ mod cache_predict;
 mod cache_tiers;
 mod cache_together;
 mod cache_values;
+mod conversation;
 mod counts_match_tiktoken;
 #[cfg(feature = "disk")]
 mod disk;

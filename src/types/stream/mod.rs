@@ -152,11 +152,22 @@ impl ChatStream {
     ///
     /// # Errors
     /// The stream's own error.
-    pub async fn collect(mut self) -> Result<ChatResponse> {
+    pub async fn collect(self) -> Result<ChatResponse> {
+        self.collect_with(|_| {}).await
+    }
+
+    /// The same, showing each chunk as it comes.
+    ///
+    /// # Errors
+    /// The stream's own error.
+    pub async fn collect_with(mut self, mut each: impl FnMut(&ChatChunk)) -> Result<ChatResponse> {
         let mut assembler = Assembler::new();
         while let Some(event) = self.next().await {
             match event? {
-                StreamEvent::Chunk(chunk) => assembler.push(&chunk),
+                StreamEvent::Chunk(chunk) => {
+                    each(&chunk);
+                    assembler.push(&chunk);
+                }
                 StreamEvent::Finish(finish) => {
                     let mut completion = assembler.finish();
                     completion.usage = completion.usage.or(finish.usage);
