@@ -143,7 +143,7 @@ impl Fitted {
                 replace(&mut request, messages);
             }
         }
-        let budget = TokenBudget::of(&request, &self.env);
+        let budget = TokenBudget::of(&request, &self.env).with_extensions(&request.extensions);
         let fits = self.layer.policy.as_ref().is_none_or(|policy| policy.fits(&request.messages, &budget));
         Ok(Prepared { request, done, to_fit: !fits })
     }
@@ -152,7 +152,7 @@ impl Fitted {
     async fn fit(&self, prepared: Prepared) -> Result<(ChatRequest, HistoryTrace)> {
         let Prepared { mut request, mut done, to_fit } = prepared;
         if let Some(policy) = self.layer.policy.as_ref().filter(|_| to_fit) {
-            let budget = TokenBudget::of(&request, &self.env);
+            let budget = TokenBudget::of(&request, &self.env).with_extensions(&request.extensions);
             let fit = policy.fit(request.messages.clone(), &budget).await?;
             done = done.then(fit.trace);
             replace(&mut request, fit.messages);

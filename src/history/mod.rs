@@ -16,6 +16,8 @@ mod layer;
 mod normalize;
 mod repair;
 mod sent;
+#[cfg(feature = "summarize")]
+mod summarize;
 mod turns;
 mod window;
 
@@ -30,6 +32,8 @@ pub use fit::Fit;
 pub use layer::HistoryLayer;
 pub use normalize::Normalize;
 pub use repair::Repair;
+#[cfg(feature = "summarize")]
+pub use summarize::{Summarize, SummaryRequest, SummaryStats};
 pub use window::Window;
 
 use crate::error::Result;
