@@ -4,7 +4,7 @@
 mod echo;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -21,6 +21,9 @@ use sluicegate::{ClientInfo, Env, Error, ErrorKind, LlmClient, OptimizedClient, 
 use echo::{Echo, HEADER, Mood, say, told};
 
 const LIMIT: u64 = 700;
+
+/// Remembers what it counted.
+static COUNTER: LazyLock<Tiktoken> = LazyLock::new(Tiktoken::new);
 
 fn policy(echo: &Arc<Echo>) -> Summarize {
     Summarize::with(Arc::clone(echo), "gpt-5-nano").tokens(LIMIT).summary_tokens(60)
@@ -104,8 +107,7 @@ impl Talk {
 
     /// What a prompt of these messages neither sends nor covers; that it is valid and within its budget.
     fn missing(&self, sent: &Messages) -> Vec<usize> {
-        let counter = Tiktoken::new();
-        let tokens = counter.request(&ChatRequest::new("gpt-5-mini").messages(sent.clone()));
+        let tokens = COUNTER.request(&ChatRequest::new("gpt-5-mini").messages(sent.clone()));
         assert!(tokens <= LIMIT, "{tokens} tokens");
         let instructions = |messages: &Messages| messages.iter().filter(|m| m.role.is_instruction()).count();
         assert_eq!(instructions(sent), instructions(&self.messages), "all instructions are sent");
@@ -131,13 +133,12 @@ impl Talk {
         let place = |id: usize| self.messages.iter().position(|m| echo::id(&m.text()) == Some(id)).unwrap();
         let end = place(*newest) + 1;
         let start = self.messages[..end].iter().rposition(|message| message.role == Role::User).unwrap();
-        let counter = Tiktoken::new();
         let turn: u64 = self.messages[start..end]
             .iter()
             .filter(|message| !message.role.is_instruction())
-            .map(|message| counter.message("gpt-5-mini", message))
+            .map(|message| COUNTER.message("gpt-5-mini", message))
             .sum();
-        let tokens = counter.request(&ChatRequest::new("gpt-5-mini").messages(sent.clone()));
+        let tokens = COUNTER.request(&ChatRequest::new("gpt-5-mini").messages(sent.clone()));
         assert!(tokens + turn > LIMIT, "{tokens} tokens were sent, and {turn} more would have fitted");
     }
 }
@@ -157,6 +158,11 @@ async fn fit(policy: &Summarize, talk: &Talk, env: &Env) -> (Messages, HistoryTr
     (fit.messages, fit.trace)
 }
 
+/// The message that carries the summary.
+fn carrier(sent: &Messages) -> &Message {
+    sent.iter().find(|message| message.text().starts_with(HEADER)).unwrap()
+}
+
 /// A stack over a client that answers at once.
 fn stack(policy: &Summarize) -> (OptimizedClient, Arc<Scripted>) {
     let upstream = Arc::new(Scripted::new());
@@ -170,7 +176,7 @@ fn last_sent(upstream: &Scripted) -> Messages {
 #[tokio::test(start_paused = true)]
 async fn whatever_the_writer_does() {
     let (mut left_out, mut summarized, mut tools) = (0, 0, 0);
-    for seed in 0..60 {
+    for seed in 0..30 {
         let mut random = fastrand::Rng::with_seed(seed);
         let moods = (0..10_000).map(|_| match random.usize(..16) {
             0 => Mood::Fails,
@@ -214,11 +220,12 @@ async fn whatever_the_writer_does() {
         }
         // Now it works: everything is told again, even what was left out for long.
         echo.moods.lock().clear();
-        tokio::time::advance(seconds(10_000)).await;
         talk.ask();
-        fit(&policy, &talk, &env).await;
-        tokio::time::advance(seconds(60)).await;
-        tokio::task::yield_now().await;
+        // What still hangs fails, the pause passes, and what is then begun in the background ends.
+        for wait in [60, 10_000, 60] {
+            tokio::time::sleep(seconds(wait)).await;
+            fit(&policy, &talk, &env).await;
+        }
         let (sent, trace) = fit(&policy, &talk, &env).await;
         assert_eq!(talk.missing(&sent), [] as [usize; 0], "seed {seed}");
         assert_eq!(trace.trimmed_tokens, 0);
@@ -226,7 +233,7 @@ async fn whatever_the_writer_does() {
         let stats = policy.stats();
         assert!(stats.failures > 0 && stats.summaries > 0 && stats.last_error.is_some(), "{stats:?}");
     }
-    assert!(left_out > 100 && summarized > 1_000 && tools > 500, "{left_out} {summarized} {tools}");
+    assert!(left_out > 100 && summarized > 1_000 && tools > 300, "{left_out} {summarized} {tools}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,8 +243,7 @@ async fn a_writer_that_works_leaves_nothing_out_and_the_prompt_only_grows_betwee
         let echo = Echo::new([]);
         let (env, policy, mut talk) = (Env::new(), policy(&echo), Talk::new(seed));
         let mut before = Messages::new();
-        for _ in 0..100 {
-            talk.turn();
+        for _ in 0..80 {
             talk.ask();
             let (sent, _) = fit(&policy, &talk, &env).await;
             assert_eq!(talk.missing(&sent), [] as [usize; 0]);
@@ -251,6 +257,7 @@ async fn a_writer_that_works_leaves_nothing_out_and_the_prompt_only_grows_betwee
                 let (fresh, _) = fit(&self::policy(&Echo::new([])), &talk, &env).await;
                 assert_eq!(fresh, sent);
             }
+            talk.answer();
         }
         assert_eq!(policy.stats().summaries as usize, echo.calls());
         assert_eq!(policy.stats().input_tokens as usize, 100 * echo.calls());
@@ -383,6 +390,7 @@ async fn nothing_in_the_background_outlives_the_stack_or_the_policy() {
     assert_eq!(echo.active(), 1);
     tokio::time::timeout(seconds(1), llm.shutdown()).await.unwrap();
     assert_eq!(echo.active(), 0);
+    drop(llm);
 
     let (llm, _) = stack(&summarize);
     llm.chat(Talk::of(13).request()).await.unwrap();
@@ -393,8 +401,8 @@ async fn nothing_in_the_background_outlives_the_stack_or_the_policy() {
     assert_eq!(echo.active(), 0);
 
     // Outside a stack.
-    let (request, counter) = (Talk::of(14).request(), Tiktoken::new());
-    summarize.fit(request.messages.clone(), &TokenBudget::new(&request, &counter)).await.unwrap();
+    let request = Talk::of(14).request();
+    summarize.fit(request.messages.clone(), &TokenBudget::new(&request, &*COUNTER)).await.unwrap();
     tokio::task::yield_now().await;
     assert_eq!(echo.active(), 1);
     drop(summarize);
@@ -457,8 +465,8 @@ async fn a_stack_that_writes_its_own_summaries_does_so_once() {
     let requests = upstream.requests();
     assert_eq!(requests.len(), 2);
     assert!(requests[0].extensions.get::<SummaryRequest>().is_some());
-    assert!(Tiktoken::new().request(&requests[0]) > LIMIT);
-    assert_eq!(requests[1].messages[1].text(), format!("{HEADER}ok"));
+    assert!(COUNTER.request(&requests[0]) > LIMIT);
+    assert_eq!(carrier(&requests[1].messages).text(), format!("{HEADER}ok"));
 
     // One that sends the conversation itself back is refused, and the call goes on without a summary.
     for longer in [false, true] {
@@ -497,10 +505,9 @@ async fn no_request_for_a_summary_is_too_long_and_a_failed_one_loses_no_other() 
     assert_eq!(trace.trimmed_tokens, 0);
     let requests = echo.requests.lock();
     assert!(requests.len() > 8, "{}", requests.len());
-    let counter = Tiktoken::new();
     let mut story = 0;
     for request in requests.iter() {
-        assert!(counter.request(request) <= 1_240 && request.output_limit() == Some(60));
+        assert!(COUNTER.request(request) <= 1_240 && request.output_limit() == Some(60));
         story += request.messages[1].text().matches("a long story").count();
     }
     assert!(story >= 1_500, "{story}");
@@ -529,9 +536,9 @@ async fn a_summary_longer_than_its_room_is_cut() {
     let talk = Talk::of(12);
     let request = talk.request();
     let fit = policy.fit(request.messages.clone(), &TokenBudget::of(&request, &Env::new())).await.unwrap();
-    let summary = fit.messages[1].text();
+    let summary = carrier(&fit.messages).text();
     assert!(summary.starts_with(HEADER) && summary.ends_with(" […]"), "{summary}");
-    let tokens = Tiktoken::new().message("gpt-5-mini", &fit.messages[1]);
+    let tokens = COUNTER.message("gpt-5-mini", carrier(&fit.messages));
     assert!((55..80).contains(&tokens), "{tokens}");
 }
 

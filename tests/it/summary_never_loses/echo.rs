@@ -14,7 +14,7 @@ use sluicegate::{ClientInfo, Error, ErrorKind, LlmClient, Result};
 
 /// How it behaves when it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub(super) enum Mood {
     Works,
     Slow(Duration),
     Fails,
@@ -27,30 +27,30 @@ pub enum Mood {
     Empty,
 }
 
-pub const HEADER: &str = "Summary of the conversation so far:\n\n";
+pub(super) const HEADER: &str = "Summary of the conversation so far:\n\n";
 
 #[derive(Debug, Default)]
-pub struct Echo {
+pub(super) struct Echo {
     info: ClientInfo,
-    pub moods: Mutex<VecDeque<Mood>>,
-    pub requests: Mutex<Vec<ChatRequest>>,
+    pub(super) moods: Mutex<VecDeque<Mood>>,
+    pub(super) requests: Mutex<Vec<ChatRequest>>,
     active: Arc<AtomicUsize>,
 }
 
 impl Echo {
-    pub fn new(moods: impl IntoIterator<Item = Mood>) -> Arc<Self> {
+    pub(super) fn new(moods: impl IntoIterator<Item = Mood>) -> Arc<Self> {
         Arc::new(Self { moods: Mutex::new(moods.into_iter().collect()), ..Self::default() })
     }
 
-    pub fn calls(&self) -> usize {
+    pub(super) fn calls(&self) -> usize {
         self.requests.lock().len()
     }
 
-    pub fn active(&self) -> usize {
+    pub(super) fn active(&self) -> usize {
         self.active.load(Ordering::SeqCst)
     }
 
-    pub fn tenants(&self) -> Vec<Option<Tenant>> {
+    pub(super) fn tenants(&self) -> Vec<Option<Tenant>> {
         self.requests.lock().iter().map(|request| request.extensions.get().cloned()).collect()
     }
 }
@@ -82,10 +82,10 @@ impl LlmClient for Echo {
             }
             Mood::Fails => return Err(Error::new(ErrorKind::Server, "echo", "down").with_usage(Usage::new(7, 0))),
             Mood::Hangs => std::future::pending().await,
-            Mood::Panics => panic!("scripted panic"),
+            Mood::Panics => scripted_panic(),
             Mood::Breaks => {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                panic!("scripted panic")
+                scripted_panic()
             }
             Mood::Blank => " \n".to_owned(),
             Mood::Wordless => "{}[], …".to_owned(),
@@ -103,6 +103,11 @@ impl LlmClient for Echo {
     async fn embed(&self, _: EmbedRequest) -> Result<EmbedResponse> {
         Err(Error::new(ErrorKind::Unsupported, "echo", "no vectors"))
     }
+}
+
+/// Without the message that the panic hook would print.
+fn scripted_panic() -> ! {
+    std::panic::resume_unwind(Box::new("scripted panic"))
 }
 
 /// The ids in the data of a request, as ranges: `0-4 7-9`. A gap or a message that came twice shows.
@@ -127,25 +132,25 @@ fn summary(request: &ChatRequest) -> String {
         }
         last = Some(id);
     }
-    last.map_or(text.clone(), |last| format!("{text}-{last}"))
+    last.map_or("none".to_owned(), |last| format!("{text}-{last}"))
 }
 
 /// The id a message begins with.
-pub fn id(text: &str) -> Option<usize> {
+pub(super) fn id(text: &str) -> Option<usize> {
     text.strip_prefix('#')?.split('#').next()?.parse().ok()
 }
 
-/// The ids of a summary.
-pub fn ranges(summary: &str) -> Vec<usize> {
+/// The ids of a summary; `none` is none.
+pub(super) fn ranges(summary: &str) -> Vec<usize> {
     let range = |range: &str| {
-        let (first, last) = range.split_once('-').unwrap();
-        first.parse::<usize>().unwrap()..=last.parse().unwrap()
+        let (first, last) = range.split_once('-')?;
+        Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
     };
-    summary.split_whitespace().flat_map(range).collect()
+    summary.split_whitespace().filter_map(range).flatten().collect()
 }
 
 /// The ids that a prompt sends, and those that its summary stands for.
-pub fn told(sent: &Messages) -> (Vec<usize>, Vec<usize>) {
+pub(super) fn told(sent: &Messages) -> (Vec<usize>, Vec<usize>) {
     let said = sent.iter().filter(|message| !message.role.is_instruction());
     let as_they_are = said.clone().filter_map(|message| id(&message.text())).collect();
     let covered = said.filter_map(|message| message.text().strip_prefix(HEADER).map(ranges)).flatten().collect();
@@ -153,6 +158,6 @@ pub fn told(sent: &Messages) -> (Vec<usize>, Vec<usize>) {
 }
 
 /// A message of about so many words that begins with its id.
-pub fn say(role: Role, id: usize, words: usize) -> Message {
+pub(super) fn say(role: Role, id: usize, words: usize) -> Message {
     Message::new(role, format!("#{id}# {}", "word ".repeat(words)))
 }
