@@ -533,13 +533,32 @@ async fn tenants_have_summaries_of_their_own() {
 async fn a_summary_longer_than_its_room_is_cut() {
     let writer = Arc::new(Scripted::new().always(&"many words ".repeat(1_000)));
     let policy = Summarize::with(writer, "gpt-5-nano").tokens(LIMIT).summary_tokens(60);
-    let talk = Talk::of(12);
+    let (env, talk) = (Env::new(), Talk::of(12));
     let request = talk.request();
-    let fit = policy.fit(request.messages.clone(), &TokenBudget::of(&request, &Env::new())).await.unwrap();
+    let fit = policy.fit(request.messages.clone(), &TokenBudget::of(&request, &env)).await.unwrap();
     let summary = carrier(&fit.messages).text();
     assert!(summary.starts_with(HEADER) && summary.ends_with(" […]"), "{summary}");
     let tokens = COUNTER.message("gpt-5-mini", carrier(&fit.messages));
     assert!((55..80).contains(&tokens), "{tokens}");
+
+    // A long last turn leaves less room than a summary was promised, or none.
+    for (left, room) in [(50, true), (5, false)] {
+        let mut request = talk.request();
+        request.messages.make_mut().retain(|message| message.role.is_instruction());
+        request.messages.push(say(Role::User, 999, 500));
+        let words = usize::try_from(500 + LIMIT - left - COUNTER.request(&request)).unwrap();
+        request.messages = talk.messages.clone();
+        request.messages.push(Message::assistant("And?"));
+        request.messages.push(say(Role::User, 999, words));
+        let budget = TokenBudget::of(&request, &env);
+        let fit = policy.fit(request.messages.clone(), &budget).await.unwrap();
+        let sent = ChatRequest::new("gpt-5-mini").messages(fit.messages.clone());
+        assert!(COUNTER.request(&sent) <= LIMIT && u64::from(fit.trace.kept_tokens) == COUNTER.request(&sent));
+        let texts: Vec<_> = fit.messages.iter().map(|message| message.text()).collect();
+        let cut =
+            texts.iter().any(|text| text.starts_with(HEADER) && text.ends_with(" […]") && text.len() < summary.len());
+        assert_eq!((cut, fit.trace.trimmed_tokens == 0), (room, room), "{left}: {texts:?}");
+    }
 }
 
 #[test]

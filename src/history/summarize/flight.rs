@@ -22,6 +22,9 @@ use super::keys::Key;
 pub(super) type Landed = Option<Arc<str>>;
 pub(super) type Flight = Shared<BoxFuture<'static, Landed>>;
 
+/// A flight that ends with the last who waits for it, and which of its key it is.
+type Numbered = (u64, WeakShared<BoxFuture<'static, Landed>>);
+
 /// Who needs a summary.
 pub(super) enum Join {
     /// It was written in the meantime.
@@ -35,7 +38,7 @@ pub(super) enum Join {
 /// The summaries under way.
 #[derive(Default)]
 pub(super) struct Flights {
-    open: Mutex<HashMap<Key, (u64, WeakShared<BoxFuture<'static, Landed>>)>>,
+    open: Mutex<HashMap<Key, Numbered>>,
     numbers: AtomicU64,
 }
 
