@@ -110,6 +110,7 @@
 //! | `disk` | `cache::tier::Disk`: answers that survive a restart, in a log of our own |
 //! | `object-store` | `cache::tier::Objects`: answers in S3, Google Cloud Storage, Azure or a folder, over object_store |
 //! | `json-schema` | `cache::StorePolicy::valid_schema`: answers held against the request's schema before they are kept |
+//! | `summarize` | `history::Summarize`: old turns replaced by a running summary, written by a client you name |
 //! | `simulated` | `providers::Simulated`: a model that behaves like a provider, for tests and benches |
 //! | `test-util` | `testing`: a scripted client, the laws of layers and tiers, a harness that drops futures |
 

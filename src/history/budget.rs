@@ -2,7 +2,7 @@
 
 use crate::env::Env;
 use crate::tokens::TokenCounter;
-use crate::types::{ChatBody, Content, Message, Messages};
+use crate::types::{ChatBody, Content, Extensions, Message, Messages};
 
 /// What a policy needs to count with: the request's model, what the prompt costs beside its messages, what the model
 /// takes, and how much cheaper the provider bills what it has in its prompt cache.
@@ -12,19 +12,22 @@ pub struct TokenBudget<'a> {
     counter: &'a dyn TokenCounter,
     context: Option<u64>,
     cached_share: f64,
+    env: Option<&'a Env>,
+    extensions: Option<&'a Extensions>,
 }
 
 impl<'a> TokenBudget<'a> {
     /// The budget of this request, by this counter; of the model's window and prices nothing is known.
     pub fn new(body: &'a ChatBody, counter: &'a dyn TokenCounter) -> Self {
-        Self { body, counter, context: None, cached_share: 1.0 }
+        Self { body, counter, context: None, cached_share: 1.0, env: None, extensions: None }
     }
 
     /// The budget of this request in a stack of this [`Env`].
     pub fn of(body: &'a ChatBody, env: &'a Env) -> Self {
         let price = env.prices().get(&body.model).filter(|price| price.input > 0.0);
         let cached_share = price.map_or(1.0, |price| (price.cached_input / price.input).clamp(0.0, 1.0));
-        Self { context: env.contexts().get(&body.model), cached_share, ..Self::new(body, &**env.counter()) }
+        let context = env.contexts().get(&body.model);
+        Self { context, cached_share, env: Some(env), ..Self::new(body, &**env.counter()) }
     }
 
     /// Sets what an input token from the provider's prompt cache costs, as a share of another: 0 to 1.
@@ -39,6 +42,23 @@ impl<'a> TokenBudget<'a> {
     pub fn with_context(mut self, tokens: u64) -> Self {
         self.context = Some(tokens);
         self
+    }
+
+    /// Says what travels with the request.
+    #[must_use]
+    pub fn with_extensions(mut self, extensions: &'a Extensions) -> Self {
+        self.extensions = Some(extensions);
+        self
+    }
+
+    /// The stack's time and tasks, for a policy that waits or works in the background; `None` outside a stack.
+    pub fn env(&self) -> Option<&'a Env> {
+        self.env
+    }
+
+    /// A control that travels with the request, such as its [`Tenant`](crate::types::Tenant).
+    pub fn extension<T: std::any::Any + Send + Sync>(&self) -> Option<&'a T> {
+        self.extensions.and_then(Extensions::get)
     }
 
     /// The model asked.

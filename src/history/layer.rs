@@ -146,7 +146,7 @@ impl Fitted {
                 replace(&mut request, messages);
             }
         }
-        let budget = TokenBudget::of(&request, &self.env);
+        let budget = TokenBudget::of(&request, &self.env).with_extensions(&request.extensions);
         let fits = self.layer.policy.as_ref().is_none_or(|policy| policy.fits(&request.messages, &budget));
         Ok(Prepared { request, done, to_fit: !fits })
     }
@@ -156,7 +156,7 @@ impl Fitted {
         let Prepared { mut request, mut done, to_fit } = prepared;
         if let Some(policy) = self.layer.policy.as_ref().filter(|_| to_fit) {
             count_ahead(self.env.counter(), self.env.tasks(), &request.model, &request.messages).await;
-            let budget = TokenBudget::of(&request, &self.env);
+            let budget = TokenBudget::of(&request, &self.env).with_extensions(&request.extensions);
             let fit = policy.fit(request.messages.clone(), &budget).await?;
             done = done.then(fit.trace);
             replace(&mut request, fit.messages);

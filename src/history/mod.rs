@@ -25,6 +25,8 @@ mod rules;
 mod sent;
 mod shorten;
 mod stable;
+#[cfg(feature = "summarize")]
+mod summarize;
 mod turns;
 mod window;
 
@@ -47,6 +49,8 @@ pub use repair::Repair;
 pub use rules::{Broken, Rule, Rules};
 pub use shorten::Oversized;
 pub use stable::{Breakpoints, StableWindow};
+#[cfg(feature = "summarize")]
+pub use summarize::{Summarize, SummaryRequest, SummaryStats};
 pub use window::Window;
 
 use crate::error::Result;

@@ -55,4 +55,6 @@ mod resilience;
 mod schedule;
 mod simulated;
 mod slot_order;
+#[cfg(feature = "summarize")]
+mod summary_never_loses;
 mod tenants_never_meet;

@@ -1,0 +1,104 @@
+//! Summaries that were written, and conversations whose summaries failed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::keys::Key;
+use super::stats::Tally;
+use crate::env::after;
+
+/// How many conversations are known to have failed; a failed one that was forgotten is tried again at once.
+const FAILED: usize = 4_096;
+/// The longest pause, in the first pauses: 2 to the power of 6.
+const DOUBLINGS: u32 = 6;
+
+#[derive(Debug, Clone)]
+struct Weight;
+
+impl Weighter<Key, Arc<str>> for Weight {
+    fn weight(&self, key: &Key, summary: &Arc<str>) -> u64 {
+        (key.len() + summary.len() + size_of::<Arc<str>>()) as u64
+    }
+}
+
+/// What is remembered of all conversations. Bounded.
+pub(super) struct Memory {
+    summaries: Cache<Key, Arc<str>, Weight>,
+    failed: Cache<Key, (u32, Instant)>,
+    pub(super) tally: Tally,
+}
+
+impl fmt::Debug for Memory {
+    // Summaries are what people said: only their number is shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("summaries", &self.summaries.len()).finish_non_exhaustive()
+    }
+}
+
+impl Memory {
+    /// With so many bytes for summaries.
+    pub(super) fn new(bytes: u64) -> Self {
+        /// A summary of 500 tokens has about this many bytes.
+        const TYPICAL: u64 = 2_048;
+        let items = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX).clamp(1, 1 << 20);
+        let summaries = Cache::with_weighter(items, bytes, Weight);
+        Self { summaries, failed: Cache::new(FAILED), tally: Tally::default() }
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<str>> {
+        self.summaries.get(key)
+    }
+
+    pub(super) fn put(&self, key: Key, summary: Arc<str>) {
+        self.summaries.insert(key, summary);
+    }
+
+    /// Whether this conversation is left alone for now.
+    pub(super) fn pauses(&self, conversation: &Key, now: Instant) -> bool {
+        self.failed.get(conversation).is_some_and(|(_, until)| now < until)
+    }
+
+    /// Leaves a conversation alone for a while: so long after the first failure, twice as long after each further one.
+    pub(super) fn failed(&self, conversation: Key, now: Instant, pause: Duration) {
+        let times = self.failed.get(&conversation).map_or(0, |(times, _)| times);
+        let until = after(now, pause.saturating_mul(1 << times.min(DOUBLINGS)));
+        self.failed.insert(conversation, (times.saturating_add(1), until));
+    }
+
+    pub(super) fn worked(&self, conversation: &Key) {
+        self.failed.remove(conversation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_bounded_and_pauses_double() {
+        let memory = Memory::new(1 << 20);
+        for at in 0..10_000_u32 {
+            let mut key = [0; 32];
+            key[..4].copy_from_slice(&at.to_le_bytes());
+            memory.put(key, "x".repeat(2_000).into());
+        }
+        assert!((200..=520).contains(&memory.summaries.len()), "{memory:?}");
+
+        let (start, key) = (crate::Env::new().now(), [1; 32]);
+        let seconds = Duration::from_secs;
+        assert!(!memory.pauses(&key, start));
+        for (pause, over) in [(10, 10), (10, 20), (10, 40)] {
+            memory.failed(key, start, seconds(pause));
+            assert!(memory.pauses(&key, start + seconds(over - 1)) && !memory.pauses(&key, start + seconds(over)));
+        }
+        memory.worked(&key);
+        memory.failed(key, start, seconds(10));
+        assert!(!memory.pauses(&key, start + seconds(10)));
+        memory.failed([2; 32], start, Duration::MAX);
+        assert!(memory.pauses(&[2; 32], start + seconds(1_000_000)));
+    }
+}

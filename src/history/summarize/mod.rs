@@ -1,0 +1,376 @@
+//! Old turns replaced by a running summary.
+
+mod clip;
+mod cuts;
+mod deliver;
+mod flight;
+mod keys;
+mod memory;
+mod quote;
+mod stats;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+pub use stats::SummaryStats;
+pub use write::SummaryRequest;
+
+use self::cuts::Counted;
+use self::deliver::Prompt;
+use self::flight::{Flight, Flights, Join};
+use self::keys::{Key, keys};
+use self::memory::Memory;
+use self::write::{Job, Writer, least_request};
+use super::{Allowance, Fit, HistoryPolicy, TokenBudget};
+use crate::client::LlmClient;
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::tokens::Tiktoken;
+use crate::types::{ChatBody, Deadline, Messages, Priority, Tenant};
+
+/// Replaces old turns by a running summary, which a client of your choice writes.
+///
+/// # What it does
+/// A prompt that fits is sent as it is. As soon as one would exceed the limit, the conversation is cut before a turn, and
+/// everything older goes into the summary: so deep that what stays and the room for the summary take no more than
+/// [`low_water`](Self::low_water) of the room that instructions and tools leave. Then the prompt only grows until the next
+/// cut, at which the new summary is made of the last one and what was said since. So summaries are rare, and in between
+/// the provider's prompt cache stays warm. Instructions always stay, and so does the last turn, whole; if these exceed the
+/// limit, the call is refused. Tool calls and their results go together.
+///
+/// The summary is one message of the user, after the instructions that come before the kept turns. It begins with
+/// `Summary of the conversation so far:` and an empty line. It is not an instruction, so that nothing quoted from the
+/// conversation gains authority by it. A summary longer than its room is cut, with a visible mark.
+///
+/// Where a conversation is cut depends on its messages and the limit only, so callers without state, which bring the whole
+/// conversation each time, are served as well: summaries are remembered under a hash of all the messages they stand for, and
+/// of the call's [`Tenant`]. Equal summaries needed at the same time are written once.
+///
+/// # When no summary can be had
+/// No message is lost for good. If the client fails, panics, answers nothing, or takes longer than the
+/// [`time_limit`](Self::time_limit), the prompt is made of the last summary there is and the newest turns since that fit; without any,
+/// of the newest turns that fit, as by [`Window`](super::Window). The next attempt covers everything since that
+/// last summary. It is made by the first call after [`retry_after`](Self::retry_after), a time that doubles with each failure
+/// of the same conversation, up to 64 times as long. A call with a [`Deadline`] waits no longer than half of what is left
+/// of it; the summary is then finished in the background.
+///
+/// So the prompt depends on the messages, the limit, and which summaries are there: the one exception to the rule that it
+/// depends on nothing else. Another process writes summaries of its own.
+///
+/// # Its own requests
+/// They go to the given client, carry a [`SummaryRequest`], the call's tenant and [`Priority`], and the limit
+/// of [`summary_tokens`](Self::summary_tokens) on the answer; a model that reasons first needs a higher one. None of them takes more
+/// than [`request_tokens`](Self::request_tokens): a long stretch is summarised piece by piece. What was said is quoted as JSON, one line for each message, and declared as data.
+/// Media are named, not sent. If the client is the very stack that asks, its own `Summarize` leaves these requests alone;
+/// a client that sends the conversation itself back into the stack is refused.
+///
+/// # Cost
+/// Nothing for a prompt that fits by its bytes. Otherwise each message costs a look-up of its count, and one that a summary
+/// stands for a blake3 hash. What the summaries cost is told by [`stats`](Self::stats), not in the trace of the calls.
+///
+/// # Cancellation
+/// A call that is dropped leaves the summary to the others that wait for it; when nobody does, the request is cancelled. In
+/// the [`background`](Self::background) it goes on, until shutdown or until the policy is dropped.
+///
+/// # Example
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
+/// use std::sync::Arc;
+/// use sluicegate::{OptimizedClient, history::Summarize, testing::Scripted, types::ChatRequest};
+///
+/// let writer = Arc::new(Scripted::new().always("The user's name is Ada."));
+/// let upstream = Arc::new(Scripted::new());
+/// let summarize = Summarize::with(writer.clone(), "gpt-5-nano").tokens(200).summary_tokens(40);
+/// let llm = OptimizedClient::builder(upstream.clone()).history(summarize.clone()).build()?;
+/// let long = "I have much to say about this. ".repeat(30);
+/// llm.chat(ChatRequest::new("gpt-5-mini").user("I am Ada.").assistant(long).user("Who am I?")).await?;
+/// let sent = &upstream.requests()[0].messages;
+/// assert_eq!(sent[0].text(), "Summary of the conversation so far:\n\nThe user's name is Ada.");
+/// assert_eq!(sent[1].text(), "Who am I?");
+/// assert_eq!(summarize.stats().summaries, 1);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Summarize {
+    allowance: Allowance,
+    low_water: f64,
+    background: bool,
+    writer: Writer,
+    memory_bytes: u64,
+    memory: Arc<Memory>,
+    flights: Arc<Flights>,
+    /// For use outside a stack.
+    env: Env,
+    alive: Arc<Alive>,
+}
+
+/// Ends with the last clone of a policy, and its background work with it.
+#[derive(Debug, Default)]
+struct Alive(CancellationToken);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Summarize {
+    /// Summaries written by this client with this model; prompts as long as the model asked takes. A clone shares what
+    /// is remembered.
+    pub fn with(client: impl LlmClient, model: impl Into<String>) -> Self {
+        const MEMORY: u64 = 16 << 20;
+        let writer = Writer {
+            client: Arc::new(client),
+            model: model.into(),
+            summary_tokens: 500,
+            request_tokens: 16_000,
+            time_limit: Duration::from_secs(30),
+            pause: Duration::from_secs(10),
+        };
+        Self {
+            allowance: Allowance::model(),
+            low_water: 0.5,
+            background: false,
+            writer,
+            memory_bytes: MEMORY,
+            memory: Arc::new(Memory::new(MEMORY)),
+            flights: Arc::default(),
+            env: Env::new(),
+            alive: Arc::default(),
+        }
+    }
+
+    /// Prompts of at most so many tokens.
+    #[must_use]
+    pub fn tokens(self, tokens: u64) -> Self {
+        self.within(Allowance::tokens(tokens))
+    }
+
+    /// Prompts of at most as many tokens as this allows. [`Allowance::model`] unless set.
+    #[must_use]
+    pub fn within(mut self, allowance: Allowance) -> Self {
+        self.allowance = allowance;
+        self
+    }
+
+    /// What a cut leaves, as a share of the room that instructions and tools leave: more than 0, less than 1, 0.5 unless
+    /// set. A lower share makes summaries rarer, and tells more by summary.
+    #[must_use]
+    pub fn low_water(mut self, share: f64) -> Self {
+        self.low_water = share;
+        self
+    }
+
+    /// Summaries of at most so many tokens, at least 16, 500 unless set: about a page. So much room is kept for one at
+    /// each cut, and it is the limit that its request sets.
+    #[must_use]
+    pub fn summary_tokens(mut self, tokens: u32) -> Self {
+        self.writer.summary_tokens = tokens;
+        self
+    }
+
+    /// Requests for summaries of at most so many input tokens, 16,000 unless set: that is within the window of any model
+    /// of today. At least 1,000 and four times as many as a summary takes.
+    #[must_use]
+    pub fn request_tokens(mut self, tokens: u64) -> Self {
+        self.writer.request_tokens = tokens;
+        self
+    }
+
+    /// How long one summary may take, all its requests together; more than zero, 30 seconds unless set. What was
+    /// summarised by then is kept up to the end of a turn.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.writer.time_limit = limit;
+        self
+    }
+
+    /// How long a conversation is left alone after its summary failed; 10 seconds unless set. Twice as long after each
+    /// further failure, up to 64 times.
+    #[must_use]
+    pub fn retry_after(mut self, pause: Duration) -> Self {
+        self.writer.pause = pause;
+        self
+    }
+
+    /// No call waits for a summary: it is written in the background, for a later call. Until then the prompt is made of
+    /// the summary before and the newest turns that fit.
+    #[must_use]
+    pub fn background(mut self) -> Self {
+        self.background = true;
+        self
+    }
+
+    /// Remembers so many bytes of summaries, at least 65,536, 16 MiB unless set: some 8,000 summaries of 500 tokens. Those
+    /// not asked for go first; a forgotten one is written again when it is needed.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory_bytes = bytes;
+        self.memory = Arc::new(Memory::new(bytes));
+        self
+    }
+
+    /// What it has asked for and spent so far.
+    pub fn stats(&self) -> SummaryStats {
+        self.memory.tally.stats()
+    }
+
+    /// The best summary to be had now, and where it ends.
+    async fn summary(
+        &self,
+        messages: &Messages,
+        keys: Vec<(usize, Key)>,
+        conversation: Key,
+        budget: &TokenBudget<'_>,
+    ) -> Result<Option<(usize, Arc<str>)>> {
+        let best = |keys: &[(usize, Key)]| {
+            keys.iter().rev().find_map(|(end, key)| self.memory.get(key).map(|summary| (*end, summary)))
+        };
+        let base = best(&keys);
+        let Some((last, key)) =
+            keys.last().copied().filter(|(last, _)| base.as_ref().is_none_or(|(end, _)| end < last))
+        else {
+            return Ok(base);
+        };
+        let env = budget.env().unwrap_or(&self.env);
+        if env.closing().is_cancelled() || self.memory.pauses(&conversation, env.now()) {
+            return Ok(base);
+        }
+        if self.flights.are_polled_here() {
+            let text = "the client that writes summaries asked its own stack for a conversation that needs one";
+            return Err(Error::new(ErrorKind::InvalidRequest, "history", text));
+        }
+        let start = || {
+            let job = Job {
+                messages: messages.clone(),
+                base: base.clone(),
+                keys: keys.clone(),
+                conversation,
+                tenant: budget.extension::<Tenant>().cloned(),
+                priority: budget.extension::<Priority>().copied(),
+            };
+            self.writer.clone().write(job, Arc::clone(&self.memory), env.clone()).boxed()
+        };
+        let flight = match self.flights.join(key, || self.memory.get(&key), start) {
+            Join::Written(summary) => return Ok(Some((last, summary))),
+            Join::Started(flight) if self.background => {
+                self.finish_in_background(flight, env);
+                return Ok(base);
+            }
+            Join::Joined(_) if self.background => return Ok(base),
+            Join::Started(flight) | Join::Joined(flight) => flight,
+        };
+        let landed = match budget.extension::<Deadline>() {
+            None => flight.await,
+            Some(Deadline(until)) => {
+                let left = until.saturating_duration_since(env.now());
+                tokio::select! {
+                    biased;
+                    landed = flight.clone() => landed,
+                    () = env.sleep(left / 2) => {
+                        self.finish_in_background(flight, env);
+                        None
+                    }
+                }
+            }
+        };
+        Ok(landed.map(|summary| (last, summary)).or_else(|| best(&keys)))
+    }
+
+    fn finish_in_background(&self, flight: Flight, env: &Env) {
+        let (closing, dropped) = (env.closing().clone(), self.alive.0.clone());
+        env.tasks().spawn(async move {
+            tokio::select! {
+                _ = flight => {}
+                () = closing.cancelled() => {}
+                () = dropped.cancelled() => {}
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl HistoryPolicy for Summarize {
+    fn settings(&self) -> String {
+        let (model, summary) = (&self.writer.model, self.writer.summary_tokens);
+        let background = if self.background { ", in the background" } else { "" };
+        let low = self.low_water * 100.0;
+        format!("summarize by {model}, {}, cut to {low:.0} %, summaries of {summary}{background}", self.allowance)
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |setting, value: String, advice| Err(Error::config("history", setting, value, advice));
+        self.allowance.check()?;
+        let Writer { model, summary_tokens, request_tokens, time_limit, .. } = &self.writer;
+        if model.is_empty() {
+            return refuse("model", "\"\"".into(), "name the model that writes summaries");
+        }
+        if !(self.low_water > 0.0 && self.low_water < 1.0) {
+            return refuse("low_water", self.low_water.to_string(), "use a share between 0 and 1, such as 0.5");
+        }
+        if *summary_tokens < 16 {
+            return refuse("summary_tokens", summary_tokens.to_string(), "allow a summary at least 16 tokens");
+        }
+        if *request_tokens < least_request(*summary_tokens) {
+            let least = least_request(*summary_tokens);
+            let advice = format!("allow at least 1,000 and four times summary_tokens, which is {least}");
+            return refuse("request_tokens", request_tokens.to_string(), &advice);
+        }
+        if time_limit.is_zero() {
+            return refuse("time_limit", "0s".into(), "allow a summary some time, such as 30 s");
+        }
+        if self.memory_bytes < 1 << 16 {
+            return refuse("memory", self.memory_bytes.to_string(), "use at least 65,536 bytes");
+        }
+        // Of a model's window nothing is known yet.
+        if let Ok(limit) = self.allowance.limit(&TokenBudget::new(&ChatBody::default(), &Tiktoken::new()))
+            && limit as f64 * self.low_water <= f64::from(*summary_tokens)
+        {
+            let value = format!("{summary_tokens} of {limit} tokens cut to {:.0} %", self.low_water * 100.0);
+            return refuse("summary_tokens", value, "a summary must leave room below the low water: make it shorter");
+        }
+        Ok(())
+    }
+
+    fn fits(&self, messages: &Messages, budget: &TokenBudget<'_>) -> bool {
+        budget.extension::<SummaryRequest>().is_some()
+            || self.allowance.limit(budget).is_ok_and(|limit| budget.surely_within(messages, limit))
+    }
+
+    /// `false`: while no summary can be had, turns are left out that belong into the next one, so it must be shown them
+    /// again.
+    fn drops_for_good(&self) -> bool {
+        false
+    }
+
+    async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
+        if budget.extension::<SummaryRequest>().is_some() {
+            return Ok(Fit::unchanged(messages));
+        }
+        let limit = self.allowance.limit(budget)?;
+        let counted = Counted::of(&messages, budget);
+        if counted.whole() <= limit {
+            return Ok(Fit::unchanged(messages).kept(counted.whole()));
+        }
+        let summary_tokens = u64::from(self.writer.summary_tokens);
+        let reserve = budget.message(&deliver::message("")).saturating_add(summary_tokens);
+        let cuts = counted.cuts(&messages, limit, self.low_water, reserve);
+        let mut summary = None;
+        if let (Some(first), Some(last)) = (cuts.first(), cuts.last()) {
+            let tenant = budget.extension::<Tenant>().map(|Tenant(name)| name.as_str());
+            let whose = if tenant.is_some() { "tenant" } else { "nobody's" };
+            let shape = [&self.writer.model, &*summary_tokens.to_string(), whose, tenant.unwrap_or_default()];
+            let starts = counted.turns.iter().map(|turn| turn.start);
+            let keys = keys(&messages, &shape, starts.skip(1).take_while(|start| start <= last));
+            if let Some((_, conversation)) = keys.iter().find(|(end, _)| end == first).copied() {
+                summary = self.summary(&messages, keys, conversation, budget).await?;
+            }
+        }
+        Prompt { messages: &messages, counted: &counted, budget, limit, reserve }.assemble(summary)
+    }
+}
