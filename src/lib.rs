@@ -113,6 +113,7 @@
 //! | `simulated` | `providers::Simulated`: a model that behaves like a provider, for tests and benches |
 //! | `test-util` | `testing`: a scripted client, the laws of layers and tiers, a harness that drops futures |
 
+pub mod batch;
 pub mod cache;
 mod client;
 pub mod env;
@@ -120,6 +121,7 @@ mod error;
 mod fingerprint;
 pub mod history;
 mod layer;
+mod lines;
 pub mod observe;
 pub mod providers;
 pub mod resilience;

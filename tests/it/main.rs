@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod bulk_jobs;
 mod cache_adaptive;
 mod cache_behind;
 mod cache_counts;
