@@ -13,7 +13,7 @@ use tokio_util::sync::DropGuard;
 use crate::cache::{CacheHandle, CacheLayer};
 use crate::client::{ClientInfo, LlmClient};
 use crate::env::{Clock, Env, Observer, Random};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::history::{HistoryLayer, Normalize, Repair};
 use crate::layer::{Layer, Slot};
 use crate::observe::{AttemptLayer, ObserveLayer, Report, Stats};
@@ -101,7 +101,7 @@ impl OptimizedClient {
     /// One whole answer. Dropping the future abandons the call and frees all it holds.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`] for a request no provider can serve, [`ErrorKind::Shutdown`] after
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) for a request no provider can serve, [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown) after
     /// [`shutdown`](Self::shutdown), and whatever the stack's layers and the wrapped client raise.
     pub async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
         request.check()?;
@@ -151,7 +151,7 @@ impl OptimizedClient {
         self.0.stats.report()
     }
 
-    /// Takes no more calls, fails those that wait for admission with [`ErrorKind::Shutdown`], and waits until those
+    /// Takes no more calls, fails those that wait for admission with [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown), and waits until those
     /// under way (open streams included) and all background work have ended. Wrap it in a timeout of your own to bound
     /// the wait; dropping it leaves the client shut. Calling it again waits again.
     pub async fn shutdown(&self) {
@@ -297,7 +297,7 @@ impl Builder {
     /// Builds the stack.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for the first setting that cannot work: which one, its value, what to do.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for the first setting that cannot work: which one, its value, what to do.
     pub fn build(mut self) -> Result<OptimizedClient> {
         if let Some(slot) = self.twice {
             let advice = "set each once; give several layers of your own for one place as a Chain, outermost first";

@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod batch_micro;
 mod bulk_jobs;
 mod cache_adaptive;
 mod cache_behind;

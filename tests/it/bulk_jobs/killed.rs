@@ -126,7 +126,7 @@ async fn child() {
     };
     let folder = PathBuf::from(folder);
     let disk = Disk::open(folder.join("cache")).build().unwrap();
-    let client = OpenAi::builder(base).build().unwrap();
+    let client = OpenAi::builder(&base).build().unwrap();
     let llm = OptimizedClient::builder(client).cache(Cache::memory(100).tier(disk)).build().unwrap();
     let input = tokio::fs::File::open(folder.join("input")).await.unwrap();
     let output = tokio::fs::File::create(folder.join("output")).await.unwrap();
