@@ -52,8 +52,18 @@ fn bad() -> Error {
     Error::new(ErrorKind::InvalidRequest, "test", "bad")
 }
 
-/// Answers with ten times the item after `latency(items)`. 13 is refused with its whole batch, 14 alone, 500 breaks all,
-/// 600 gives one result too few, 700 panics.
+/// Refused, and its whole batch with it.
+const BAD: u64 = 9_013;
+/// Refused alone.
+const REFUSED: u64 = 9_014;
+/// Breaks the call.
+const BREAKS: u64 = 9_500;
+/// Makes the call give one result too few.
+const FEWER: u64 = 9_600;
+/// Makes the call panic.
+const PANICS: u64 = 9_700;
+
+/// Answers with ten times the item after `latency(items)`.
 fn batcher(log: &Log, latency: impl Fn(&[u64]) -> Duration + Send + Sync + 'static) -> MicroBuilder<u64, String> {
     let (log, started) = (log.clone(), Instant::now());
     MicroBatcher::builder(move |items: Vec<u64>| {
@@ -65,15 +75,15 @@ fn batcher(log: &Log, latency: impl Fn(&[u64]) -> Duration + Send + Sync + 'stat
         async move {
             let _open = open;
             sleep(wait).await;
-            if items.contains(&13) {
+            if items.contains(&BAD) {
                 return Err(bad());
             }
-            if items.contains(&500) {
+            if items.contains(&BREAKS) {
                 return Err(Error::new(ErrorKind::Server, "test", "down"));
             }
-            assert!(!items.contains(&700), "told to");
-            let few = usize::from(items.contains(&600));
-            let one = |item: &u64| if *item == 14 { Err(bad()) } else { Ok((item * 10).to_string()) };
+            assert!(!items.contains(&PANICS), "told to");
+            let few = usize::from(items.contains(&FEWER));
+            let one = |item: &u64| if *item == REFUSED { Err(bad()) } else { Ok((item * 10).to_string()) };
             Ok(items.iter().skip(few).map(one).collect())
         }
     })
@@ -169,16 +179,16 @@ async fn equal_items_are_asked_once_where_that_was_said() {
         let one = builder.build().unwrap();
         let late = async {
             sleep(5 * MS).await;
-            join_all([7, 13].map(|n| one.call(n))).await
+            join_all([7, BAD].map(|n| one.call(n))).await
         };
-        let (answers, late) = tokio::join!(join_all([7, 7, 8, 7, 13, 13].map(|n| one.call(n))), late);
+        let (answers, late) = tokio::join!(join_all([7, 7, 8, 7, BAD, BAD].map(|n| one.call(n))), late);
         let answers: Vec<_> = answers.iter().chain(&late).map(|answer| answer.as_deref().unwrap_or("bad")).collect();
         assert_eq!(answers, ["70", "70", "80", "70", "bad", "bad", "70", "bad"]);
         assert_eq!(log.0.lock()[0].1.len(), if once { 3 } else { 6 });
         let asked: usize = log.0.lock().iter().map(|(_, items)| items.iter().filter(|item| **item == 8).count()).sum();
         assert!(asked >= 1);
         if once {
-            // The late ones found theirs under way: 7, 8 and 13, then halves.
+            // The late ones found theirs under way: 7, 8 and the bad one, then halves.
             assert_eq!(log.sizes(), [3, 1, 2, 1, 1]);
             assert_eq!(one.call(7).await.unwrap(), "70");
             assert_eq!(log.sizes().len(), 6, "what has ended is asked anew");
@@ -192,7 +202,7 @@ async fn one_bad_item_fails_alone_within_the_bound_on_calls() {
         for place in [0, count / 2, count - 1] {
             let log = Log::default();
             let some = batcher(&log, always(MS)).max_size(1_000).build().unwrap();
-            let items = (0..count).map(|n| if n == place { 13 } else { 1_000 + n });
+            let items = (0..count).map(|n| if n == place { BAD } else { 1_000 + n });
             for (n, answer) in (0_u64..).zip(join_all(items.map(|n| some.call(n))).await) {
                 match n == place {
                     true => assert_eq!(kind(&answer), Some(ErrorKind::InvalidRequest)),
@@ -205,16 +215,16 @@ async fn one_bad_item_fails_alone_within_the_bound_on_calls() {
     }
     let log = Log::default();
     let some = batcher(&log, always(MS)).max_size(1_000).build().unwrap();
-    let answers = join_all((0..50).map(|_| some.call(13))).await;
+    let answers = join_all((0..50).map(|_| some.call(BAD))).await;
     assert!(answers.iter().all(|answer| kind(answer) == Some(ErrorKind::InvalidRequest)));
     assert_eq!(log.sizes().len(), 99, "2n - 1");
-    let alone = join_all([1, 14, 2].map(|n| some.call(n))).await;
+    let alone = join_all([1, REFUSED, 2].map(|n| some.call(n))).await;
     assert_eq!(alone.iter().map(kind).collect::<Vec<_>>(), [None, Some(ErrorKind::InvalidRequest), None]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn another_failure_is_that_of_all_and_no_one_gets_a_neighbours_result() {
-    for (item, expected) in [(500, ErrorKind::Server), (600, ErrorKind::Decode), (700, ErrorKind::Panicked)] {
+    for (item, expected) in [(BREAKS, ErrorKind::Server), (FEWER, ErrorKind::Decode), (PANICS, ErrorKind::Panicked)] {
         let log = Log::default();
         let some = batcher(&log, always(MS)).build().unwrap();
         let answers = join_all([1, 2, item, 3].map(|n| some.call(n))).await;
@@ -304,7 +314,9 @@ async fn nobody_hangs_and_nothing_is_mixed_up() {
                     let mut call = Box::pin(some.call(n));
                     if random.u8(..4) == 0 {
                         for _ in 0..random.u8(..4) {
-                            let _ = futures_util::poll!(&mut call);
+                            if futures_util::poll!(&mut call).is_ready() {
+                                break;
+                            }
                             tokio::task::yield_now().await;
                         }
                     } else {
