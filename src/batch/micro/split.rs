@@ -18,7 +18,7 @@ fn is_of_an_item(kind: ErrorKind) -> bool {
 /// A result for each item. A batch that fails for the fault of an item is halved until that one stands alone.
 pub(super) async fn answer<In: Clone, Out>(work: &Work<In, Out>, items: Vec<In>) -> Vec<Result<Out>> {
     let mut outcomes: Vec<Option<Result<Out>>> = items.iter().map(|_| None).collect();
-    let mut open: Vec<Range<usize>> = vec![0..items.len()];
+    let mut open: Vec<Range<usize>> = std::iter::once(0..items.len()).collect();
     while let Some(range) = open.pop() {
         let part = items.get(range.clone()).map(<[In]>::to_vec).unwrap_or_default();
         let places = outcomes.iter_mut().skip(range.start).take(range.len());
