@@ -294,12 +294,58 @@ async fn whoever_gathers_and_leaves_keeps_nobody_waiting() {
     assert_eq!((second.await.unwrap().unwrap(), started.elapsed()), ("20".to_owned(), MS));
 }
 
+/// What comes while one caller is at the call is not lost when that caller goes.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_found_the_call_taken_is_woken_for_what_came_meanwhile() {
+    type Caller = std::pin::Pin<Box<dyn Future<Output = Result<u64>> + Send>>;
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let (woken, other) = (Arc::<Woken>::default(), Arc::<Mutex<Option<Caller>>>::default());
+    let (told, polled) = (Arc::clone(&woken), Arc::clone(&other));
+    let pair = MicroBatcher::builder(move |items: Vec<u64>| {
+        let (told, polled, mut polls) = (Arc::clone(&told), Arc::clone(&polled), 0);
+        std::future::poll_fn(move |cx| {
+            polls += 1;
+            if polls == 1 {
+                cx.waker().wake_by_ref();
+                let waker = std::task::Waker::from(Arc::clone(&told));
+                let mut cx = std::task::Context::from_waker(&waker);
+                let other = polled.lock().as_mut().map(|other| other.as_mut().poll(&mut cx));
+                assert!(other.is_some_and(|poll| poll.is_pending()), "the call is taken");
+                return std::task::Poll::Pending;
+            }
+            std::task::Poll::Ready(items.iter().map(|item| Ok(item * 10)).collect::<Vec<Result<u64>>>())
+        })
+    });
+    let pair = Arc::new(pair.build().unwrap());
+    let call = |n: u64| -> Caller {
+        Box::pin({
+            let pair = Arc::clone(&pair);
+            async move { pair.call(n).await }
+        })
+    };
+    let (mut one, mut two) = (call(1), call(2));
+    assert!(futures_util::poll!(&mut one).is_pending() && futures_util::poll!(&mut two).is_pending());
+    *other.lock() = Some(two);
+    assert!(futures_util::poll!(&mut one).is_pending());
+    drop(one);
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1, "two is to look again");
+    let two = other.lock().take().unwrap();
+    assert_eq!(two.await.unwrap(), 20);
+}
+
 /// Threads, calls that rest in between, callers that give up at any time: nobody hangs, everybody gets their own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_hangs_and_nothing_is_mixed_up() {
     let some = MicroBatcher::builder(|items: Vec<u64>| async move {
         for _ in 0..items[0] % 7 {
-            tokio::task::yield_now().await;
+            // It wakes from another thread, often before this poll of it has ended.
+            tokio::spawn(async {}).await.unwrap();
         }
         items.iter().map(|item| Ok(item * 10)).collect::<Vec<Result<u64>>>()
     });
