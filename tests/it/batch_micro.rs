@@ -18,9 +18,12 @@ use tokio::time::{Instant, sleep};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// What was asked: when, and which items.
+/// When a call was made, and with which items.
+type Asked = (u64, Vec<u64>);
+
+/// What was asked, how many calls are open, and how many were at most.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<(u64, Vec<u64>)>>>, Arc<AtomicUsize>, Arc<AtomicUsize>);
+struct Log(Arc<Mutex<Vec<Asked>>>, Arc<AtomicUsize>, Arc<AtomicUsize>);
 
 struct Open(Arc<AtomicUsize>);
 
