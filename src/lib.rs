@@ -34,7 +34,7 @@
 //! | Fallback, Route | your own | change or fix the model before anything depends on it |
 //! | History | [`HistoryLayer`](history::HistoryLayer) | normalises the prompt and keeps it within its budget |
 //! | Cache | [`CacheLayer`](cache::CacheLayer) | serves repeated prompts, and simultaneous ones with one call |
-//! | Batch | your own | merges embedding misses |
+//! | Batch | [`BatchLayer`](batch::BatchLayer) | merges small embedding requests of different callers |
 //! | Retry | [`RetryLayer`](resilience::RetryLayer) | tries again, within one shared budget, holding no permit |
 //! | Hedge, Breaker | your own | send copies, refuse early |
 //! | Schedule | [`ScheduleLayer`](schedule::ScheduleLayer) | admits by priority within concurrency, RPM and TPM |
@@ -114,6 +114,7 @@
 //! | `simulated` | `providers::Simulated`: a model that behaves like a provider, for tests and benches |
 //! | `test-util` | `testing`: a scripted client, the laws of layers and tiers, a harness that drops futures |
 
+pub mod batch;
 pub mod cache;
 mod client;
 mod embedder;
@@ -122,6 +123,7 @@ mod error;
 mod fingerprint;
 pub mod history;
 mod layer;
+mod lines;
 pub mod observe;
 pub mod providers;
 pub mod resilience;

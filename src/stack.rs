@@ -1,27 +1,27 @@
 //! The builder, and the client it builds.
 
+mod batch;
+mod gate;
+
 use std::fmt::{self, Write};
-use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 
 use crate::cache::{CacheHandle, CacheLayer};
 use crate::client::{ClientInfo, LlmClient};
 use crate::env::{Clock, Env, Observer, Random};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::history::{HistoryLayer, Normalize, Repair};
 use crate::layer::{Layer, Slot};
 use crate::observe::{AttemptLayer, ObserveLayer, Report, Stats};
 use crate::resilience::{DeadlineLayer, RetryLayer, TimeoutLayer};
 use crate::schedule::ScheduleLayer;
-use crate::sharded::Sharded;
 use crate::tokens::{ContextWindows, TokenCounter};
 use crate::types::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, PriceTable};
+use gate::{Gate, Inside};
 
 /// A client wrapped into its stack. Cloning shares it; it is itself an [`LlmClient`].
 ///
@@ -101,7 +101,7 @@ impl OptimizedClient {
     /// One whole answer. Dropping the future abandons the call and frees all it holds.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`] for a request no provider can serve, [`ErrorKind::Shutdown`] after
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) for a request no provider can serve, [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown) after
     /// [`shutdown`](Self::shutdown), and whatever the stack's layers and the wrapped client raise.
     pub async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
         request.check()?;
@@ -151,7 +151,7 @@ impl OptimizedClient {
         self.0.stats.report()
     }
 
-    /// Takes no more calls, fails those that wait for admission with [`ErrorKind::Shutdown`], and waits until those
+    /// Takes no more calls, fails those that wait for admission with [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown), and waits until those
     /// under way (open streams included) and all background work have ended. Wrap it in a timeout of your own to bound
     /// the wait; dropping it leaves the client shut. Calling it again waits again.
     pub async fn shutdown(&self) {
@@ -298,7 +298,7 @@ impl Builder {
     /// Builds the stack.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for the first setting that cannot work: which one, its value, what to do.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for the first setting that cannot work: which one, its value, what to do.
     pub fn build(mut self) -> Result<OptimizedClient> {
         if let Some(slot) = self.twice {
             let advice = "set each once; give several layers of your own for one place as a Chain, outermost first";
@@ -337,64 +337,5 @@ impl Builder {
         let lines = self.layers.iter().map(line).collect();
         let gate = Arc::new(Gate::default());
         Ok(OptimizedClient(Arc::new(Inner { outermost: client, cache, lines, stats, env: self.env, gate, _closing })))
-    }
-}
-
-/// Counts who is inside, sharded per thread, and lets nobody in once it is closed.
-#[derive(Default)]
-struct Gate {
-    counts: Sharded<Counts>,
-    closed: AtomicBool,
-    left: Notify,
-}
-
-#[derive(Default)]
-struct Counts {
-    entered: AtomicU64,
-    left: AtomicU64,
-}
-
-impl Gate {
-    fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-    }
-
-    async fn drained(&self) {
-        loop {
-            let left = self.left.notified();
-            let sum = |pick: fn(&Counts) -> &AtomicU64| {
-                self.counts.iter().fold(0_u64, |sum, counts| sum.wrapping_add(pick(counts).load(Ordering::SeqCst)))
-            };
-            // Leavers first: who leaves in between is then counted as still inside, never the other way round.
-            let gone = sum(|counts| &counts.left);
-            if sum(|counts| &counts.entered) == gone {
-                return;
-            }
-            left.await;
-        }
-    }
-}
-
-/// A call under way: a call borrows the gate, a stream shares it.
-struct Inside<G: Deref<Target = Gate>>(G);
-
-impl<G: Deref<Target = Gate>> Inside<G> {
-    fn enter(gate: G) -> Result<Self> {
-        // Sequential consistency: either we see the gate closed, or who closes it sees us inside.
-        gate.counts.local().entered.fetch_add(1, Ordering::SeqCst);
-        let inside = Self(gate);
-        if inside.0.closed.load(Ordering::SeqCst) {
-            return Err(Error::new(ErrorKind::Shutdown, "client", "shutdown() was called; build a new client"));
-        }
-        Ok(inside)
-    }
-}
-
-impl<G: Deref<Target = Gate>> Drop for Inside<G> {
-    fn drop(&mut self) {
-        self.0.counts.local().left.fetch_add(1, Ordering::SeqCst);
-        if self.0.closed.load(Ordering::SeqCst) {
-            self.0.left.notify_waiters();
-        }
     }
 }

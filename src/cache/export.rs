@@ -16,10 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use twox_hash::XxHash3_64;
 
 use super::canonical::Kind;
-use super::lines::Lines;
 use super::space::Space;
 use super::{CacheHandle, Entry, Labels, Payload, Probe, canonical, wire};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lines::Lines;
 
 /// Raised whenever the form changes: lines of other versions are passed over.
 const VERSION: u64 = 1;

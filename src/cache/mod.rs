@@ -132,7 +132,6 @@ mod key;
 mod key_policy;
 mod key_texts;
 mod layer;
-mod lines;
 mod log;
 mod namespace;
 mod near;

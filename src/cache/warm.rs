@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::CacheHandle;
-use super::lines::Lines;
 use super::log;
 use crate::client::LlmClient;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lines::Lines;
 use crate::types::{ChatRequest, Priority, Source};
 
 /// What came of a warm-up, so far or in all.

@@ -63,6 +63,11 @@ impl Extensions {
         self.others.len() != before
     }
 
+    /// Whether it holds anything but values of these types.
+    pub(crate) fn holds_others(&self, known: &[TypeId]) -> bool {
+        self.others.iter().any(|(id, _)| !known.contains(id))
+    }
+
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
         self.deadline.is_none() && self.others.is_empty()

@@ -5,6 +5,7 @@
 
 mod controls;
 mod embed;
+pub(crate) mod embed_parts;
 mod extensions;
 mod message;
 mod model;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by how far up they stand; a module imports only from below, and those on the same floor only where listed.
 const FLOORS: [&[&str]; 5] = [
-    &["types", "error", "fingerprint", "sharded"],
+    &["types", "error", "fingerprint", "lines", "sharded"],
     &["client", "tokens", "env"],
     &["layer", "embedder"],
     &["cache", "history", "schedule", "batch", "resilience", "route", "observe", "providers"],

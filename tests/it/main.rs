@@ -9,6 +9,8 @@
 
 mod adversarial_text;
 mod architecture;
+mod batch_micro;
+mod bulk_jobs;
 mod cache_adaptive;
 mod cache_behind;
 mod cache_counts;

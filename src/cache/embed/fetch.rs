@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
 
-use super::order::{by_index, divide, length, only};
+use super::order::only;
 use super::{ABREAST, look_up, space};
 use crate::cache::fill::Parts;
 use crate::cache::payload::StoredVector;
 use crate::cache::share::Since;
 use crate::cache::{Entry, Payload, Probe};
 use crate::error::{Error, ErrorKind, Result};
+use crate::types::embed_parts::{by_index, divide, length};
 use crate::types::{CacheControl, Cost, EmbedRequest, EmbedResponse, Embedding, Vector};
 
 /// What one call is to fetch.

@@ -8,19 +8,19 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 const LONGEST: usize = 64 << 20;
 
 /// The lines of a reader, one at a time, in one buffer.
-pub(super) struct Lines<R> {
+pub(crate) struct Lines<R> {
     reader: R,
     line: Vec<u8>,
     longest: usize,
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
-    pub(super) fn new(reader: R) -> Self {
+    pub(crate) fn new(reader: R) -> Self {
         Self { reader, line: Vec::new(), longest: LONGEST }
     }
 
     /// The next line without its end; `Some(None)` for one that is too long.
-    pub(super) async fn next(&mut self) -> Result<Option<Option<&[u8]>>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Option<&[u8]>>> {
         self.line.clear();
         let (mut too_long, mut any) = (false, false);
         loop {

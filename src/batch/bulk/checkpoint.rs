@@ -1,0 +1,240 @@
+//! The file from which a run goes on after it was ended or killed.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::identity::Identity;
+use super::record::{self, HEAD, Told};
+use crate::batch::ORIGIN;
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{ChatCompletion, Cost};
+
+/// When recorded answers are forced out of the system's buffers onto the disk.
+///
+/// A killed process loses nothing under any of them, only a machine that loses power does. The end of a run, drained or
+/// not, forces all out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CheckpointSync {
+    /// When the system sees fit, which is within half a minute on Linux.
+    System,
+    /// By the first answer after so long, from 1 ms to 1 h. One second unless set.
+    Every(Duration),
+    /// By each answer, before its item is yielded; answers that come together share one. It costs from 0.1 ms to 10 ms.
+    EachItem,
+}
+
+impl Default for CheckpointSync {
+    fn default() -> Self {
+        Self::Every(Duration::from_secs(1))
+    }
+}
+
+/// Where an answer stands in the file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    body: u128,
+    at: u64,
+    length: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    /// Holds the lock on the file: it goes with the run, whatever a blocking thread still does with `side`.
+    writer: Mutex<Writer>,
+    side: Arc<Mutex<File>>,
+    known: HashMap<u128, Place>,
+    sync: CheckpointSync,
+    synced: tokio::sync::Mutex<(u64, Instant)>,
+    env: Env,
+}
+
+#[derive(Debug)]
+struct Writer {
+    file: File,
+    length: u64,
+    first: Option<Identity>,
+}
+
+fn failed(what: &str, error: std::io::Error) -> Error {
+    let text = format!("the checkpoint cannot be {what}: {}", error.kind());
+    Error::new(ErrorKind::Other, ORIGIN, text).with_source(error)
+}
+
+fn refused(path: &Path, remedy: &str) -> Error {
+    Error::config(ORIGIN, "checkpoint", path.display(), remedy)
+}
+
+impl Checkpoint {
+    pub(super) async fn open(path: PathBuf, sync: CheckpointSync, env: &Env) -> Result<Self> {
+        let opened = blocking(env, move || scan(&path)).await.unwrap_or_else(|| Err(lost()));
+        let (writer, side, known) = opened?;
+        let synced = tokio::sync::Mutex::new((writer.length, env.now()));
+        let (writer, side) = (Mutex::new(writer), Arc::new(Mutex::new(side)));
+        Ok(Self { writer, side, known, sync, synced, env: env.clone() })
+    }
+
+    /// Told of the first item of the input: refuses another input than the one it was written for.
+    pub(super) fn begin(&self, first: Identity) -> Result<()> {
+        let mut writer = self.writer.lock();
+        if let Some(known) = writer.first {
+            let recorded = self.known.get(&first.id).is_some_and(|place| place.body == first.body);
+            if known.id == first.id || known.body == first.body || recorded {
+                return Ok(());
+            }
+            let text = "the checkpoint belongs to another input: its first item has another id and another body, and is \
+                        not in it; name another file, or remove this one if its answers are not needed";
+            return Err(Error::new(ErrorKind::Config, ORIGIN, text));
+        }
+        writer.first = Some(first);
+        writer.append(&record::first(first).map_err(unwritable)?)
+    }
+
+    /// Where the answer to exactly this stands.
+    pub(super) fn find(&self, identity: Identity) -> Option<Place> {
+        self.known.get(&identity.id).filter(|place| place.body == identity.body).copied()
+    }
+
+    /// Reads an answer; `None` when it is damaged by now.
+    pub(super) async fn read(&self, place: Place) -> Option<(ChatCompletion, Option<Cost>)> {
+        let side = Arc::clone(&self.side);
+        let read = move || {
+            let mut line = vec![0; place.length];
+            let mut file = side.lock();
+            file.seek(SeekFrom::Start(place.at)).and_then(|_| file.read_exact(&mut line)).ok()?;
+            drop(file);
+            record::kept(&line)
+        };
+        blocking(&self.env, read).await.flatten()
+    }
+
+    /// Records an answer: written when this is first polled, forced onto the disk as the policy says.
+    pub(super) async fn record(
+        &self,
+        id: &str,
+        body: u128,
+        response: &ChatCompletion,
+        cost: Option<Cost>,
+    ) -> Result<()> {
+        let line = record::answer(id, body, response, cost).map_err(unwritable)?;
+        let written = {
+            let mut writer = self.writer.lock();
+            writer.append(&line)?;
+            writer.length
+        };
+        match self.sync {
+            CheckpointSync::System => Ok(()),
+            CheckpointSync::EachItem => self.force(written).await,
+            CheckpointSync::Every(interval) => {
+                // Who finds it locked leaves it to who is at it.
+                let due = |synced: &(u64, Instant)| self.env.now().saturating_duration_since(synced.1) >= interval;
+                match self.synced.try_lock().map(|synced| due(&synced)) {
+                    Ok(true) => self.force(written).await,
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Forces onto the disk what was written so far.
+    pub(super) async fn sync(&self) -> Result<()> {
+        let written = self.writer.lock().length;
+        self.force(written).await
+    }
+
+    async fn force(&self, written: u64) -> Result<()> {
+        let mut synced = self.synced.lock().await;
+        if synced.0 >= written {
+            return Ok(());
+        }
+        let length = self.writer.lock().length;
+        let side = Arc::clone(&self.side);
+        let forced = blocking(&self.env, move || side.lock().sync_data()).await;
+        forced.unwrap_or_else(|| Err(std::io::Error::other("the thread is gone"))).map_err(|e| failed("synced", e))?;
+        *synced = (length, self.env.now());
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// A line that could be written only in part is taken back.
+    fn append(&mut self, line: &[u8]) -> Result<()> {
+        if let Err(error) = self.file.write_all(line) {
+            // If this fails too, the half line is cut when the file is opened again.
+            let _cut = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+            return Err(failed("written", error));
+        }
+        self.length += line.len() as u64;
+        Ok(())
+    }
+}
+
+fn unwritable(error: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Other, ORIGIN, "the answer cannot be written as JSON").with_source(error)
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::Other, ORIGIN, "the thread that opened the checkpoint is gone")
+}
+
+type Scanned = (Writer, File, HashMap<u128, Place>);
+
+fn scan(path: &Path) -> Result<Scanned> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(|error| failed("opened", error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            return Err(refused(path, "another run has it open: end that one, or name another file"));
+        }
+        Err(std::fs::TryLockError::Error(error)) => return Err(failed("locked", error)),
+    }
+    let side = File::open(path).map_err(|error| failed("opened", error))?;
+    // Syncs go through this one: a handle of its own has no part in the lock.
+    let mut lines = BufReader::with_capacity(1 << 16, &side);
+    let (mut line, mut length, mut first, mut known) = (Vec::new(), 0_u64, None, HashMap::new());
+    loop {
+        line.clear();
+        let read = lines.read_until(b'\n', &mut line).map_err(|error| failed("read", error))?;
+        if length == 0 && line != HEAD && !HEAD.starts_with(&line) {
+            return Err(refused(path, "it is no checkpoint of this version: name another file"));
+        }
+        // The last line, if it was cut, is overwritten.
+        if !line.ends_with(b"\n") {
+            break;
+        }
+        match record::told(&line) {
+            Some(Told::First(identity)) => first = first.or(Some(identity)),
+            Some(Told::Answer(Identity { id, body })) => {
+                known.insert(id, Place { body, at: length, length: line.len() });
+            }
+            // The head; or a damaged line, whose item is asked for again.
+            None => {}
+        }
+        length += read as u64;
+    }
+    file.set_len(length).and_then(|()| file.seek(SeekFrom::Start(length))).map_err(|e| failed("truncated", e))?;
+    let mut writer = Writer { file, length, first };
+    if length == 0 {
+        writer.append(HEAD)?;
+    }
+    Ok((writer, side, known))
+}
+
+/// Does on a blocking thread what waits for the disk; here, if there is no runtime. `None` when the thread is gone.
+async fn blocking<T: Send + 'static>(env: &Env, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => env.tasks().spawn_blocking_on(work, &runtime).await.ok(),
+        Err(_) => Some(work()),
+    }
+}

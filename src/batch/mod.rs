@@ -1,0 +1,15 @@
+//! Many calls as one: bulk runs over any source of requests, and single items merged into batches.
+//!
+//! [`Bulk`] asks thousands or millions of requests with a bound on what is under way, and goes on where it was killed.
+//! [`MicroBatcher`] merges items of many callers into calls that take several; [`BatchLayer`] does so for embeddings.
+
+mod bulk;
+mod embed;
+mod micro;
+
+pub use bulk::{Bulk, BulkItem, BulkRequest, BulkRun, CheckpointSync, Drain, Progress, jsonl};
+pub use embed::BatchLayer;
+pub use micro::{BatchResults, MicroBatcher, MicroBuilder};
+
+/// Where errors of this module come from.
+const ORIGIN: &str = "batch";
