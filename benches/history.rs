@@ -18,7 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use sluicegate::history::{Conversation, HistoryLayer, HistoryPolicy, Normalize, TokenBudget, Window};
+use sluicegate::history::{
+    Conversation, HistoryLayer, HistoryPolicy, LastTurns, Normalize, PolicyChain, Repair, StableWindow, TokenBudget,
+    Window,
+};
 use sluicegate::tokens::{Tiktoken, TokenCounter};
 use sluicegate::types::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, Messages};
 use sluicegate::{ClientInfo, Env, Layer, LlmClient, OptimizedClient, Result};
@@ -30,12 +33,20 @@ const BUDGET: u64 = 8_000;
 
 /// The policies to measure, each of which keeps 8,000 tokens: a new one is added here.
 fn policies() -> Vec<(&'static str, Arc<dyn HistoryPolicy>)> {
-    vec![("window", Arc::new(Window::tokens(BUDGET)))]
+    vec![
+        ("window", Arc::new(Window::tokens(BUDGET))),
+        ("prefix-stable", Arc::new(StableWindow::tokens(BUDGET))),
+        ("last turns, window", Arc::new(PolicyChain::new().then(LastTurns::new(100)).then(Window::tokens(BUDGET)))),
+    ]
 }
 
 /// The steps before a policy: a new one is added here.
 fn steps() -> Vec<(&'static str, HistoryLayer)> {
-    vec![("normalise, safe", Normalize::safe().into())]
+    vec![
+        ("normalise, safe", Normalize::safe().into()),
+        ("normalise, aggressive", Normalize::aggressive().into()),
+        ("repair", Repair::fix().into()),
+    ]
 }
 
 /// A client that answers at once, with an answer that was made before.

@@ -2,8 +2,8 @@
 //! the cached rate, and what that costs.
 //!
 //! ```sh
-//! cargo run --release --example long_chat                       # a line every turn
-//! cargo run --release --example long_chat -- --turns 200 --tokens 8000 --every 20
+//! cargo run --release --features summarize --example long_chat   # a line every turn
+//! cargo run --release --features summarize --example long_chat -- --turns 200 --tokens 8000 --every 20
 //! ```
 //!
 //! It talks to a simulated provider in this process that caches prompts as OpenAI documents it. Half a minute passes
@@ -16,7 +16,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate::history::{Conversation, HistoryPolicy, Window};
+use sluicegate::history::{Conversation, HistoryPolicy, StableWindow, Summarize, Window};
 use sluicegate::observe::Report;
 use sluicegate::providers::Simulated;
 use sluicegate::types::{ChatRequest, ChatResponse};
@@ -39,8 +39,14 @@ struct Side {
 }
 
 /// The policies that are compared: a new one is added here.
-fn sides(tokens: u64, _provider: &Simulated) -> Vec<Side> {
-    vec![Side { name: "window", policy: Arc::new(Window::tokens(tokens)), asks: None }]
+fn sides(tokens: u64, provider: &Simulated) -> sluicegate::Result<Vec<Side>> {
+    let writer = OptimizedClient::builder(provider.clone()).build()?;
+    let summaries = Summarize::with(writer.clone(), "gpt-5-mini").tokens(tokens);
+    Ok(vec![
+        Side { name: "window", policy: Arc::new(Window::tokens(tokens)), asks: None },
+        Side { name: "prefix-stable window", policy: Arc::new(StableWindow::tokens(tokens)), asks: None },
+        Side { name: "summaries", policy: Arc::new(summaries), asks: Some(writer) },
+    ])
 }
 
 struct Options {
@@ -111,7 +117,7 @@ fn question(random: &mut fastrand::Rng) -> String {
 
 async fn talk(number: usize, options: &Options) -> Result<Option<(&'static str, Report)>, Box<dyn Error>> {
     let provider = provider()?;
-    let Some(side) = sides(options.tokens, &provider).into_iter().nth(number) else { return Ok(None) };
+    let Some(side) = sides(options.tokens, &provider)?.into_iter().nth(number) else { return Ok(None) };
     let llm = OptimizedClient::builder(provider).history(side.policy).build()?;
     println!("\n== {} ==\n{}\n", side.name, llm.describe().trim_end());
     println!(

@@ -10,7 +10,8 @@
 //!
 //! The parts: `admission` holds the settings, `gate` the scheduler, `decision` what its lock guards and what must hold,
 //! `ticket` a place in the queue, `queue` the order of those who wait, `limit` the two rates, `estimate` the guess of a
-//! request's tokens, `permit` what is handed out, `layer` the client around it.
+//! request's tokens, `permit` what is handed out, `layer` the client around it; `sliding` a limit by key for a service's own
+//! endpoints.
 
 mod admission;
 mod decision;
@@ -20,6 +21,7 @@ mod layer;
 mod limit;
 mod permit;
 mod queue;
+mod sliding;
 mod ticket;
 
 use std::fmt;
@@ -32,6 +34,7 @@ pub use admission::Admission;
 pub use gate::AdmissionGate;
 pub use layer::ScheduleLayer;
 pub use permit::{Outcome, Permit, PermitGuard};
+pub use sliding::{Left, SlidingWindow};
 
 use crate::error::Result;
 use crate::types::Priority;

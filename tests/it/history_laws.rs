@@ -6,18 +6,67 @@ mod offenders;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use offenders::offenders;
-use sluicegate::history::{HistoryPolicy, Repair, Rules, Window};
+use sluicegate::history::{
+    HistoryPolicy, KeepAll, LastTurns, Oversized, PolicyChain, Relevance, Repair, Rules, StableWindow, Window,
+};
 use sluicegate::testing::Conversations;
 use sluicegate::testing::laws::PolicyLaws;
 use sluicegate::tokens::Tiktoken;
 use sluicegate::types::{Message, Messages};
+use sluicegate::{Embedder, Result};
 
 type Make = fn(u64) -> Arc<dyn HistoryPolicy>;
 
 /// Policies that keep a limit.
 fn policies() -> Vec<(&'static str, Make)> {
-    vec![("window", |tokens| Arc::new(Window::tokens(tokens)))]
+    vec![
+        ("window", |tokens| Arc::new(Window::tokens(tokens))),
+        ("window, shortening", |tokens| Arc::new(Window::tokens(tokens).oversized(Oversized::Shorten))),
+        ("prefix-stable", |tokens| Arc::new(StableWindow::tokens(tokens).cached_price(0.1))),
+        ("last turns, then window", |tokens| {
+            Arc::new(PolicyChain::new().then(LastTurns::new(3)).then(Window::tokens(tokens)))
+        }),
+        ("relevance", |tokens| Arc::new(Relevance::tokens(tokens, Letters))),
+        ("keep all", |tokens| Arc::new(KeepAll::tokens(tokens))),
+    ]
+}
+
+/// As near as two texts' letters are alike.
+#[derive(Debug)]
+struct Letters;
+
+#[async_trait]
+impl Embedder for Letters {
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
+        let vector = |text: &String| {
+            let mut counts = vec![0.0; 16];
+            text.bytes().for_each(|byte| counts[usize::from(byte) % 16] += 1.0);
+            counts
+        };
+        Ok(texts.iter().map(vector).collect())
+    }
+}
+
+#[tokio::test]
+async fn a_number_of_turns_knows_of_no_limit() {
+    let laws = PolicyLaws::new(|_| Arc::new(LastTurns::new(2))).without_limit();
+    laws.counter(Arc::new(Tiktoken::new())).conversations(10_000).check().await;
+}
+
+/// Of a summary no more is asked than of the rest: but it is the user's, so it may stand before another of the user's
+/// messages, which both providers take.
+#[cfg(feature = "summarize")]
+#[tokio::test]
+async fn a_summary_is_a_prompt_like_any_other() {
+    use sluicegate::history::{Rule, Summarize};
+    let make = |tokens| -> Arc<dyn HistoryPolicy> {
+        let writer = sluicegate::testing::Scripted::new().always("They spoke of many things.");
+        Arc::new(Summarize::with(writer, "gpt-4o").tokens(tokens).summary_tokens(20))
+    };
+    let laws = PolicyLaws::new(make).without_rule(Rule::UsersApart).counter(Arc::new(Tiktoken::new()));
+    laws.conversations(10_000).check().await;
 }
 
 #[tokio::test]

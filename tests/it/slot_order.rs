@@ -45,7 +45,7 @@ fn describe_prints_the_real_stack_in_order() {
 Observe   observe
 Deadline  deadline  the caller's own
 Route     route
-History   history   normalise, safe; window, 8000 tokens, 0 for the reply
+History   history   normalise, safe; window, 8000 tokens
 Cache     chain     out1 > out2
 Cache     cache     memory, 100 entries, 256 MiB, ttl 60s
 Cache     in
