@@ -36,6 +36,10 @@ impl Encoding {
     /// The vocabulary of a model of OpenAI's; of another name, the newest.
     pub(super) fn of(model: &str) -> Self {
         let model = bare(model);
+        // The common ones first: this is asked for each message.
+        if ["gpt-5", "gpt-4o", "gpt-4.1"].iter().any(|beginning| model.starts_with(beginning)) {
+            return Self::O200k;
+        }
         let found = MODELS.iter().filter(|(beginning, _)| model.starts_with(beginning));
         found.max_by_key(|(beginning, _)| beginning.len()).map_or(Self::O200k, |(_, encoding)| *encoding)
     }
@@ -59,6 +63,15 @@ impl Encoding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_role_is_one_token() {
+        for role in ["system", "developer", "user", "assistant", "tool", "function"] {
+            for encoding in [Encoding::Cl100k, Encoding::O200k] {
+                assert_eq!(encoding.count(role), Some(1), "{role}");
+            }
+        }
+    }
 
     #[test]
     fn a_model_has_the_vocabulary_tiktoken_gives_it() {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::image::Images;
 use super::media;
-use crate::types::{ChatBody, Content, Message, Part, ResponseFormat, Tool};
+use crate::types::{ChatBody, Content, Message, Part, ResponseFormat, Role, Tool};
 
 /// What a family of models adds to the texts.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ impl Rules {
             self.per_message.saturating_add(count(&call.function.name)).saturating_add(arguments)
         });
         let refusal = message.refusal.as_ref().map_or(0, |text| count(text));
-        sum([self.per_message, count(message.role.as_str()), content, name, sum(calls), refusal])
+        sum([self.per_message, role(&message.role, count), content, name, sum(calls), refusal])
     }
 
     fn part(&self, part: &Part, count: &impl Fn(&str) -> u64) -> u64 {
@@ -73,6 +73,14 @@ impl Rules {
             sum([self.per_function, count(&line), parameters, PER_END])
         });
         self.per_tools.saturating_add(sum(each))
+    }
+}
+
+/// The roles there are have a token each, in both vocabularies.
+fn role(role: &Role, count: &impl Fn(&str) -> u64) -> u64 {
+    match role {
+        Role::Other(name) => count(name),
+        _ => 1,
     }
 }
 

@@ -7,7 +7,7 @@ use super::pieces::pieces;
 use super::prompt::Rules;
 use super::work::{Work, WorkDone};
 use super::{TokenCounter, warm_up};
-use crate::types::{ChatBody, Message};
+use crate::types::{ChatBody, Content, Message};
 
 /// Exact token counts for OpenAI models through tiktoken-rs.
 ///
@@ -88,9 +88,9 @@ impl Tiktoken {
 
 /// OpenAI cookbook: every message follows `<|start|>{role/name}\n{content}<|end|>\n`; a function starts with 7 tokens in
 /// the newer vocabulary and 10 in the older.
-fn rules(model: &str, encoding: Encoding) -> Rules {
+fn rules(encoding: Encoding, images: Images) -> Rules {
     let per_function = if encoding == Encoding::O200k { 7 } else { 10 };
-    Rules { per_message: 3, per_name: 1, per_reply: 3, per_function, per_tools: 0, images: Images::of(model) }
+    Rules { per_message: 3, per_name: 1, per_reply: 3, per_function, per_tools: 0, images }
 }
 
 impl TokenCounter for Tiktoken {
@@ -100,7 +100,10 @@ impl TokenCounter for Tiktoken {
 
     fn message(&self, model: &str, message: &Message) -> u64 {
         let encoding = Encoding::of(model);
-        rules(model, encoding).message(message, &|text| self.count(encoding, text))
+        // What an image costs is looked up where there may be one.
+        let images =
+            if matches!(message.content, Some(Content::Parts(_))) { Images::of(model) } else { Images::COMMON };
+        rules(encoding, images).message(message, &|text| self.count(encoding, text))
     }
 
     fn request(&self, body: &ChatBody) -> u64 {
@@ -110,7 +113,7 @@ impl TokenCounter for Tiktoken {
 
     fn overhead(&self, body: &ChatBody) -> u64 {
         let encoding = Encoding::of(&body.model);
-        let rules = rules(&body.model, encoding);
+        let rules = rules(encoding, Images::of(&body.model));
         let tools = if body.tools.is_empty() {
             0
         } else {
