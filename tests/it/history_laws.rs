@@ -29,7 +29,6 @@ fn policies() -> Vec<(&'static str, Make)> {
             Arc::new(PolicyChain::new().then(LastTurns::new(3)).then(Window::tokens(tokens)))
         }),
         ("relevance", |tokens| Arc::new(Relevance::tokens(tokens, Letters))),
-        ("keep all", |tokens| Arc::new(KeepAll::tokens(tokens))),
     ]
 }
 
@@ -50,9 +49,12 @@ impl Embedder for Letters {
 }
 
 #[tokio::test]
-async fn a_number_of_turns_knows_of_no_limit() {
-    let laws = PolicyLaws::new(|_| Arc::new(LastTurns::new(2))).without_limit();
-    laws.counter(Arc::new(Tiktoken::new())).conversations(10_000).check().await;
+async fn policies_without_a_limit() {
+    let policies: [Make; 2] = [|_| Arc::new(LastTurns::new(2)), |_| Arc::new(KeepAll::new())];
+    let counter = Arc::new(Tiktoken::new());
+    for make in policies {
+        PolicyLaws::new(make).without_limit().counter(counter.clone()).conversations(10_000).check().await;
+    }
 }
 
 /// Of a summary no more is asked than of the rest: but it is the user's, so it may stand before another of the user's
