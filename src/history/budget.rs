@@ -10,8 +10,9 @@ use crate::types::{ChatBody, Content, Extensions, Message, Messages};
 pub struct TokenBudget<'a> {
     body: &'a ChatBody,
     counter: &'a dyn TokenCounter,
+    // What was set. What was not is looked up when it is asked for: a prompt that fits asks for none of it.
     context: Option<u64>,
-    cached_share: f64,
+    cached_share: Option<f64>,
     env: Option<&'a Env>,
     extensions: Option<&'a Extensions>,
 }
@@ -19,21 +20,18 @@ pub struct TokenBudget<'a> {
 impl<'a> TokenBudget<'a> {
     /// The budget of this request, by this counter; of the model's window and prices nothing is known.
     pub fn new(body: &'a ChatBody, counter: &'a dyn TokenCounter) -> Self {
-        Self { body, counter, context: None, cached_share: 1.0, env: None, extensions: None }
+        Self { body, counter, context: None, cached_share: None, env: None, extensions: None }
     }
 
     /// The budget of this request in a stack of this [`Env`].
     pub fn of(body: &'a ChatBody, env: &'a Env) -> Self {
-        let price = env.prices().get(&body.model).filter(|price| price.input > 0.0);
-        let cached_share = price.map_or(1.0, |price| (price.cached_input / price.input).clamp(0.0, 1.0));
-        let context = env.contexts().get(&body.model);
-        Self { context, cached_share, env: Some(env), ..Self::new(body, &**env.counter()) }
+        Self { env: Some(env), ..Self::new(body, &**env.counter()) }
     }
 
     /// Sets what an input token from the provider's prompt cache costs, as a share of another: 0 to 1.
     #[must_use]
     pub fn with_cached_share(mut self, share: f64) -> Self {
-        self.cached_share = share.clamp(0.0, 1.0);
+        self.cached_share = Some(share.clamp(0.0, 1.0));
         self
     }
 
@@ -68,7 +66,7 @@ impl<'a> TokenBudget<'a> {
 
     /// How many tokens the model takes, if that is known.
     pub fn context(&self) -> Option<u64> {
-        self.context
+        self.context.or_else(|| self.env?.contexts().get(self.model()))
     }
 
     /// How many tokens the request allows the reply, if it sets a limit.
@@ -78,7 +76,11 @@ impl<'a> TokenBudget<'a> {
 
     /// What an input token from the provider's prompt cache costs, as a share of another: 1 where no price is known.
     pub fn cached_share(&self) -> f64 {
-        self.cached_share
+        let listed = || {
+            let price = self.env?.prices().get(self.model()).filter(|price| price.input > 0.0)?;
+            Some((price.cached_input / price.input).clamp(0.0, 1.0))
+        };
+        self.cached_share.or_else(listed).unwrap_or(1.0)
     }
 
     /// The tokens of one message.

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::TokenCounter;
-use crate::types::Messages;
+use crate::types::{Message, Messages};
 
 /// Texts of more than this together are counted elsewhere. At 20 to 40 ns a byte they take 5 to 10 ms; Tokio's advice is
 /// not to go without an await for longer than 0.1 to 1 ms, and to leave and come back costs 0.02 ms. Less than this stays,
@@ -51,6 +51,14 @@ pub async fn count_ahead(counter: &Arc<dyn TokenCounter>, tasks: &TaskTracker, m
 
 /// Where the messages begin that are not remembered, if they are large.
 fn first_unknown(counter: &dyn TokenCounter, model: &str, messages: &Messages) -> Option<usize> {
+    // The common case first: what is not even there need not be asked for.
+    let there = |message: &Message| {
+        let calls = message.tool_calls.iter().map(|call| call.function.arguments.len());
+        message.texts().map(str::len).chain(calls).sum::<usize>()
+    };
+    if messages.iter().map(|message| there(message)).sum::<usize>() <= LARGE {
+        return None;
+    }
     let (mut unknown, mut remembered, mut first) = (0_usize, 0, messages.len());
     for (at, message) in messages.iter().enumerate().rev() {
         match counter.uncounted(model, message) {
@@ -68,7 +76,6 @@ fn first_unknown(counter: &dyn TokenCounter, model: &str, messages: &Messages) -
 mod tests {
     use super::*;
     use crate::tokens::Tiktoken;
-    use crate::types::Message;
 
     fn conversation(messages: usize, bytes: usize) -> Messages {
         (0..messages).map(|number| Message::user(format!("{number} {}", "word ".repeat(bytes / 5)))).collect()
