@@ -126,6 +126,13 @@ struct Prepared {
 }
 
 impl Fitted {
+    /// Whether this request is handed on as it is: the common case, found without moving it.
+    fn passes(&self, request: &ChatRequest) -> bool {
+        let HistoryLayer { repair: None, normalize: None, policy: Some(policy) } = &self.layer else { return false };
+        let budget = TokenBudget::of(request, &self.env).with_extensions(&request.extensions);
+        request.extensions.get::<Sent>().is_none() && policy.fits(&request.messages, &budget)
+    }
+
     /// The request put right and in its form.
     fn prepare(&self, mut request: ChatRequest) -> Result<Prepared> {
         let mut done = HistoryTrace::default();
@@ -228,6 +235,9 @@ impl LlmClient for Fitted {
         'a: 'f,
         Self: 'f,
     {
+        if self.passes(&request) {
+            return self.inner.chat(request);
+        }
         match self.prepare(request) {
             Ok(Prepared { request, done, to_fit: false }) if done == HistoryTrace::default() => {
                 self.inner.chat(request)
@@ -242,6 +252,9 @@ impl LlmClient for Fitted {
         'a: 'f,
         Self: 'f,
     {
+        if self.passes(&request) {
+            return self.inner.chat_stream(request);
+        }
         match self.prepare(request) {
             Ok(Prepared { request, done, to_fit: false }) if done == HistoryTrace::default() => {
                 self.inner.chat_stream(request)
