@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::name::bare;
+use super::name::{bare, is_of_whole};
 
 /// How many tokens the models take, prompt and reply together, by model name.
 ///
 /// A model is found by its exact name, otherwise by the longest name in the table that its own begins with, so that
-/// `gpt-5-mini-2025-08-07` is a `gpt-5`. What is before the last `/`, and `ft:`, is left out. Of a model that is not found
-/// nothing is known.
+/// `gpt-5-mini-2025-08-07` is a `gpt-5`. What is before the last `/`, and `ft:`, is left out, unless the table has a name
+/// with it. Of a model that is not found nothing is known.
 ///
 /// ```
 /// use sluicegate::tokens::ContextWindows;
@@ -64,7 +64,7 @@ const PUBLISHED: &[(&str, u64)] = &[
     ("command-r", 128_000),
     ("command-a-", 256_000),
     ("grok-3", 131_072),
-    ("grok-4", 262_144),
+    ("grok-4", 256_000),
 ];
 
 impl ContextWindows {
@@ -87,10 +87,22 @@ impl ContextWindows {
 
     /// How many tokens this model takes, if that is known.
     pub fn get(&self, model: &str) -> Option<u64> {
-        let model = bare(model);
-        let beginnings = model.char_indices().map(|(at, first)| &model[..at + first.len_utf8()]);
-        beginnings.rev().find_map(|beginning| self.0.get(beginning).copied())
+        let name = bare(model);
+        let whole = if name.len() == model.len() { "" } else { model };
+        let longest = self.0.keys().map(String::len).max().unwrap_or_default();
+        let of_whole = beginnings(whole, longest).filter(|beginning| is_of_whole(beginning));
+        of_whole.chain(beginnings(name, longest)).find_map(|beginning| self.0.get(beginning).copied())
     }
+}
+
+/// The longest first. None is longer than those of the table: whoever sends a request may call its model what they like.
+fn beginnings(name: &str, longest: usize) -> impl Iterator<Item = &str> {
+    let mut end = longest.min(name.len());
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    let name = &name[..end];
+    name.char_indices().rev().map(|(at, last)| &name[..at + last.len_utf8()])
 }
 
 #[cfg(test)]
@@ -122,5 +134,11 @@ mod tests {
         let own = contexts.set("gpt-4o-mini", 1).set("é", 2);
         assert_eq!((own.get("gpt-4o-mini-x"), own.get("gpt-4o")), (Some(1), Some(128_000)));
         assert_eq!(own.get("édition"), Some(2), "by characters");
+        // In no time: it would take minutes if each beginning of it were looked up.
+        assert_eq!(own.get(&"gpt-4é".repeat(1 << 17)), Some(8_192));
+        let own = own.set("house/", 3).set("house/gpt-4o", 4).set("ft:gpt-4o:org", 5);
+        assert_eq!((own.get("house/gpt-5"), own.get("house/gpt-4o-mini")), (Some(3), Some(4)), "named as a whole");
+        assert_eq!((own.get("ft:gpt-4o:org::id"), own.get("ft:gpt-4o:else")), (Some(5), Some(128_000)));
+        assert_eq!(own.get("claude-proxy/gpt-5"), Some(400_000), "a beginning of no name");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use super::name::bare;
+use super::name::{bare, is_of_whole};
 use super::{Estimate, Tiktoken, TokenCounter, Work};
 use crate::types::{ChatBody, Message};
 
@@ -76,8 +76,10 @@ impl Counters {
         Self::default()
     }
 
-    /// Counts with this the models whose name begins so, exactly as it is written, without what is before the last `/`
-    /// and without `ft:`. The same beginning named again replaces what was named before.
+    /// Counts with this the models whose name begins so, exactly as it is written. Of a name what is before the last `/`
+    /// is left out, and `ft:`, unless this beginning has a `/` in it or begins with `ft:` itself: `gpt-5` is
+    /// `openai/gpt-5` too, `house/` is all that the house serves. The same beginning named again replaces what was named
+    /// before.
     #[must_use]
     pub fn with(mut self, beginning: impl Into<String>, counter: impl TokenCounter) -> Self {
         let beginning = beginning.into();
@@ -100,9 +102,10 @@ impl Counters {
     }
 
     fn of(&self, model: &str) -> &dyn TokenCounter {
-        let model = bare(model);
-        let named = self.named.iter().find(|(beginning, _)| model.starts_with(beginning.as_str()));
-        match (named, estimate_of(model)) {
+        let name = bare(model);
+        let whole = |beginning: &str| if is_of_whole(beginning) { model } else { name };
+        let named = self.named.iter().find(|(beginning, _)| whole(beginning).starts_with(beginning.as_str()));
+        match (named, estimate_of(name)) {
             (Some((_, counter)), _) => &**counter,
             (None, Some(estimate)) => estimate,
             (None, None) => &self.exact,
@@ -164,6 +167,14 @@ mod tests {
         assert_eq!(counters.text("claude-opus-4", text), 8);
         assert_eq!(counters.text("gpt-4o", text), 9);
         assert_eq!(counters.with("claude-", Fixed(1)).text("claude-haiku", text), 1);
+        let counters =
+            Counters::new().with("house/", Fixed(7)).with("ft:gpt-4o:org", Fixed(8)).with("gpt-4o", Fixed(9));
+        for (model, count) in
+            [("house/gpt-4o-mini", 7), ("house/claude-haiku", 7), ("ft:gpt-4o:org::id", 8), ("ft:gpt-4o:else", 9)]
+        {
+            assert_eq!(counters.text(model, text), count, "{model}: named as a whole");
+        }
+        assert_eq!(counters.text("gpt-4o/house", text), Tiktoken::new().text("house", text), "a beginning of no name");
         let counters = Counters::new();
         let exact = Tiktoken::new().text("gpt-5", text);
         for model in ["gpt-5", "openai/gpt-4.1", "o3", "house-model"] {

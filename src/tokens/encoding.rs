@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use tiktoken_rs::CoreBPE;
 
-use super::name::bare;
+use super::name::{bare, begins};
 
 /// OpenAI's vocabularies of today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Encoding {
         if ["gpt-5", "gpt-4o", "gpt-4.1"].iter().any(|beginning| model.starts_with(beginning)) {
             return Self::O200k;
         }
-        let found = MODELS.iter().filter(|(beginning, _)| model.starts_with(beginning));
+        let found = MODELS.iter().filter(|(beginning, _)| begins(model, beginning));
         found.max_by_key(|(beginning, _)| beginning.len()).map_or(Self::O200k, |(_, encoding)| *encoding)
     }
 
@@ -79,7 +79,9 @@ mod tests {
         let newer =
             ["gpt-4o", "gpt-4o-mini", "gpt-4.1-nano", "gpt-4.5-preview", "gpt-5", "gpt-5.1-mini", "gpt-oss-20b"];
         let newest = ["o1", "o1-mini", "o3", "o4-mini", "chatgpt-4o-latest", "codex-mini", "somebody-elses", ""];
-        for model in older.iter().copied().chain(["openai/gpt-4", "ft:gpt-3.5-turbo:org::id", "azure/gpt-35-turbo"]) {
+        for model in
+            older.iter().copied().chain(["openai/gpt-4", "ft:gpt-3.5-turbo:org::id", "azure/gpt-35-turbo", "GPT-4"])
+        {
             assert_eq!(Encoding::of(model), Encoding::Cl100k, "{model}");
         }
         for model in newer.iter().chain(&newest).copied().chain(["openai/gpt-4o", "ft:gpt-4o-mini:org::id"]) {

@@ -25,20 +25,20 @@ fn seconds(data: &str, bytes_a_second: u64) -> u64 {
 /// A part of an unknown kind as text, its base64 taken out, and what that costs.
 pub(super) fn without(value: &Value, images: &Images) -> (String, u64) {
     let mut tokens = 0_u64;
-    let mut text = value.clone();
-    take_out(&mut text, &mut |data| tokens = tokens.saturating_add(inline(data, images)));
+    let text = taken_out(value, &mut |data| tokens = tokens.saturating_add(inline(data, images)));
     (text.to_string(), tokens)
 }
 
-fn take_out(value: &mut Value, found: &mut impl FnMut(&str)) {
+/// A copy without inline data, which is megabytes.
+fn taken_out(value: &Value, found: &mut impl FnMut(&str)) -> Value {
     match value {
         Value::String(text) if is_inline(text) => {
             found(text);
-            text.clear();
+            Value::String(String::new())
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| take_out(item, found)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| take_out(field, found)),
-        _ => {}
+        Value::Array(items) => items.iter().map(|item| taken_out(item, found)).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, field)| (name.clone(), taken_out(field, found))).collect(),
+        _ => value.clone(),
     }
 }
 
@@ -80,6 +80,8 @@ mod tests {
         let words =
             serde_json::json!({"type": "document", "source": {"type": "text", "data": "some words ".repeat(100)}});
         assert_eq!(without(&words, &Images::COMMON), (words.to_string(), 0));
+        let mixed = serde_json::json!([1, null, {"b": ["c", true], "a": 2.5}]);
+        assert_eq!(without(&mixed, &Images::COMMON), (mixed.to_string(), 0));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 
 use crate::fingerprint::{ByFingerprint, fingerprint};
 
-/// About 4 MB when full.
+/// About 8 MB when full.
 const TEXTS: usize = 1 << 16;
 
 /// Counts by what was counted: a hash and a look-up. `salt` tells apart what counts differently: the vocabulary, the

@@ -28,8 +28,8 @@ use crate::types::{ChatBody, Message, Messages};
 
 /// Counts tokens. Called on async threads: an implementation must not block, and must not panic on any text.
 ///
-/// A count depends on its arguments only. No text has more tokens than bytes, and a message without media no more than
-/// its texts and 16: some who count rely on it.
+/// A count depends on its arguments only. No text has more tokens than bytes, and a message without media and tool calls
+/// no more than its texts and 16: some who count rely on it.
 pub trait TokenCounter: fmt::Debug + Send + Sync + 'static {
     /// A bare text.
     fn text(&self, model: &str, text: &str) -> u64;
@@ -47,14 +47,15 @@ pub trait TokenCounter: fmt::Debug + Send + Sync + 'static {
     }
 
     /// How many bytes of this message the counter would have to tokenize to count it now: 0 if it remembers their
-    /// counts, or if counting is as cheap as remembering, as it stands here. [`count_ahead`] asks.
+    /// counts, or if counting is as cheap as remembering, as it stands here. [`count_ahead`] asks. Parts of unknown kinds
+    /// may be left out.
     fn uncounted(&self, model: &str, message: &Message) -> usize {
         let _ = (model, message);
         0
     }
 }
 
-/// Builds the vocabulary that models of this name are counted with, for all counters of the process: about 100 ms and 46
+/// Builds the vocabulary that models of this name are counted with, for all counters of the process: 100 to 200 ms and 46
 /// MB for the newer models, once. Blocks; call it at start-up or from `spawn_blocking`. Otherwise the first count does
 /// it. For a model that [`Counters`] estimates, does nothing.
 ///

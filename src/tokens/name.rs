@@ -6,3 +6,13 @@ pub(super) fn bare(model: &str) -> &str {
     let model = model.rsplit('/').next().unwrap_or(model);
     model.strip_prefix("ft:").unwrap_or(model)
 }
+
+/// Whether a bare name begins so, in capitals or not: deployments are called what their owners like.
+pub(super) fn begins(bare: &str, beginning: &str) -> bool {
+    bare.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning))
+}
+
+/// Whether a beginning says what [`bare`] leaves out, so that it is one of the whole name.
+pub(super) fn is_of_whole(beginning: &str) -> bool {
+    beginning.contains('/') || beginning.starts_with("ft:")
+}

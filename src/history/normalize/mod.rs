@@ -33,8 +33,8 @@ use crate::types::{Content, Message, Messages, Part, Role};
 ///
 /// | level | what it does | before | after |
 /// |---|---|---|---|
-/// | safe | line ends become `\n` | `a\r\nb` | `a\nb` |
-/// | safe | blanks at the end of a line and of the text go, and blank lines at its start | `a  \nb\n` | `a\nb` |
+/// | safe | line ends, a lone `\r` too, become `\n` | `a\r\nb` | `a\nb` |
+/// | safe | blanks at the end of a line and of the text go, also the two that break a line in Markdown, and blank lines at its start | `a  \nb\n` | `a\nb` |
 /// | safe | several blank lines become one | `a\n\n\n\nb` | `a\n\nb` |
 /// | aggressive | several blanks inside a sentence become one | `one   two` | `one two` |
 /// | aggressive | a separator of more than 8 of `-`, `=`, `_`, `*` or `#` becomes 8 long | `------------` | `--------` |
@@ -48,8 +48,9 @@ use crate::types::{Content, Message, Messages, Part, Role};
 ///
 /// # What stays, byte for byte
 /// In both levels: code between fences (backticks or tildes, nested, in lists), code indented by four after a blank line, block quotes,
-/// JSON (what begins a line with a bracket and looks the part, to the closing one), tables (a line with `|` or drawn with
-/// boxes), inline code, what stands in `<pre>`, `<code>`, `<script>`, `<style>` or `<textarea>`, every indentation.
+/// JSON (what begins a line with a bracket and looks the part, to the closing one), tables (a line with `|`, drawn with
+/// boxes, or with tabs between words), inline code, what stands in `<pre>`, `<code>`, `<script>`, `<style>` or `<textarea>`
+/// where that tag begins a line, every indentation.
 /// Unicode's wide blanks, no-break spaces, joiners and line separators are characters like any other.
 ///
 /// With `aggressive` also: lists, columns (gaps in two lines one below the other, or tabs), lines with a quotation, code,
@@ -57,7 +58,8 @@ use crate::types::{Content, Message, Messages, Part, Role};
 /// (by a line that ends with a colon, a heading, an opening tag, a title of less than 64 bytes, an image) stays too: "Text one: …
 /// Text two: …, do they differ?" needs both. Nothing marks the place of what went: it stands word for word above.
 ///
-/// In doubt it stays: code that nobody closes is code to the end of the message.
+/// In doubt it stays: code that nobody closes is code to the end of the message. Code, diffs and JSON that nothing of this
+/// marks are prose: blanks at the ends of their lines go, and of several blank lines one is left.
 ///
 /// Answers of the model are never touched: they are what it said, and the provider's prompt cache has them as it said them.
 /// Results of tools are data, where a repeat or a blank may mean something; [`tool_results`](Self::tool_results) takes them in.
@@ -65,8 +67,8 @@ use crate::types::{Content, Message, Messages, Part, Role};
 /// Normalising twice changes nothing more; nothing gets longer, or empty.
 ///
 /// # Cost
-/// `safe` passes over a clean text once, at memory speed. `aggressive` reads a text about five times. Both take time in proportion
-/// to the text, whatever stands in it.
+/// `safe` passes over a clean text once. `aggressive` reads a clean text about five times, and one that it changes again
+/// after each change, four times at most. Both take time in proportion to the text, whatever stands in it.
 ///
 /// # Examples
 /// ```

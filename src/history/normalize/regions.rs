@@ -2,7 +2,7 @@
 
 use super::fence::Fence;
 use super::json::Json;
-use super::lines::{indent, is_blank};
+use super::lines::{after_marker, indent, is_blank};
 use super::span::Span;
 
 /// What a line is.
@@ -42,6 +42,8 @@ pub(super) struct Regions {
     span: Span,
     /// In a block quote, or in the lines right after it, which may belong to it.
     quoted: bool,
+    /// In a table whose cells tabs part: where a cell is empty, a line may end with them.
+    tabbed: bool,
     /// What the line before was; nothing at the start of the text.
     before: Option<Kind>,
 }
@@ -57,7 +59,7 @@ impl Regions {
         let kind = self.next(line);
         if kind == Kind::Blank {
             self.span = Span::default();
-            self.quoted = false;
+            (self.quoted, self.tabbed) = (false, false);
         }
         self.before = Some(kind);
         kind
@@ -92,11 +94,21 @@ impl Regions {
             self.open = (!closes(rest, name)).then_some(Region::Element(name));
             return Kind::Kept;
         }
-        self.quoted |= rest.starts_with('>');
+        self.quoted |= item(rest).starts_with('>');
+        self.tabbed |= rest.trim_end_matches([' ', '\t']).contains('\t');
+        let row = is_row(line) || self.tabbed && rest.contains('\t');
         let within = self.span.is_open();
         self.span = self.span.after(line);
-        if self.quoted || within || self.span.is_open() || is_row(line) { Kind::Kept } else { Kind::Prose }
+        if self.quoted || within || self.span.is_open() || row { Kind::Kept } else { Kind::Prose }
     }
+}
+
+/// What a line says after the markers of list items.
+fn item(mut rest: &str) -> &str {
+    while let Some(after) = after_marker(rest) {
+        rest = after.trim_start_matches([' ', '\t']);
+    }
+    rest
 }
 
 /// A row of a table, or a line drawn with boxes.
@@ -121,7 +133,7 @@ fn verbatim(line: &str) -> Option<&'static str> {
 /// Whether a line holds the closing tag of this element.
 fn closes(line: &str, name: &str) -> bool {
     memchr::memmem::find_iter(line.as_bytes(), b"</").any(|at| {
-        let tag = line.as_bytes().get(at + 2..at + 2 + name.len());
-        tag.is_some_and(|tag| tag.eq_ignore_ascii_case(name.as_bytes()))
+        let (tag, rest) = line.as_bytes()[at + 2..].split_at_checked(name.len()).unwrap_or_default();
+        tag.eq_ignore_ascii_case(name.as_bytes()) && matches!(rest.first(), None | Some(b'>' | b' ' | b'\t'))
     })
 }

@@ -58,6 +58,7 @@ fn code_stays() {
     stays("Like this:\n\n    a  b  \n\n\n\t\n    c");
     stays("Run `a\n  b  \nc` now.");
     stays("<pre>\na  \n\n\n\nb\n</pre>");
+    stays("<pre>\na\n</prefix>  \n\n\n\nb  \n</PRE >");
     assert_eq!(safe("    ```\n\na  \n\n    ```\nb  \n```\nc  \n```"), "    ```\n\na  \n\n    ```\nb\n```\nc  \n```");
     assert_eq!(safe("a \n~~~\ncode  \n```\n~~~\nb  "), "a\n~~~\ncode  \n```\n~~~\nb");
     // Backticks that close on their line are no fence: what follows is prose.
@@ -77,6 +78,9 @@ fn quotes_data_and_tables_stay() {
     stays("| a   | b |  \n|-----------|---|\n| 1   | 2 |");
     stays("a   |   b\n---------- | ---");
     stays("├── src  \n│   └── lib.rs  ");
+    stays("Name\tAge\tCity\r\nAnn\t\t\r\nBob\t\tRome\n\nc");
+    assert_eq!(safe("Name\tAge\nAnn\t\n\nAnn\t\nb"), "Name\tAge\nAnn\t\n\nAnn\nb", "no table any more");
+    stays("- > a  \n  > b  \n\n1. - > c  \n\nd");
     assert_eq!(safe("[Note] a  \nb"), "[Note] a\nb", "a bracket alone is no data");
     assert_eq!(safe("{\"a\": 1}  \nb  \nc"), "{\"a\": 1}  \nb\nc");
 }
