@@ -9,7 +9,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use offenders::offenders;
 use sluicegate::history::{
-    HistoryPolicy, KeepAll, LastTurns, Oversized, PolicyChain, Relevance, Repair, Rules, StableWindow, Window,
+    Breakpoints, HistoryPolicy, KeepAll, LastTurns, Oversized, PolicyChain, Relevance, Repair, Rules, StableWindow,
+    Window,
 };
 use sluicegate::testing::Conversations;
 use sluicegate::testing::laws::PolicyLaws;
@@ -25,6 +26,13 @@ fn policies() -> Vec<(&'static str, Make)> {
         ("window", |tokens| Arc::new(Window::tokens(tokens))),
         ("window, shortening", |tokens| Arc::new(Window::tokens(tokens).oversized(Oversized::Shorten))),
         ("prefix-stable", |tokens| Arc::new(StableWindow::tokens(tokens).cached_price(0.1))),
+        ("prefix-stable with breakpoints", |tokens| {
+            Arc::new(StableWindow::tokens(tokens).cached_price(0.1).breakpoints(Breakpoints::Always))
+        }),
+        ("prefix-stable, shortening", |tokens| {
+            let window = StableWindow::tokens(tokens).cached_price(0.1).breakpoints(Breakpoints::Always);
+            Arc::new(window.oversized(Oversized::Shorten))
+        }),
         ("last turns, then window", |tokens| {
             Arc::new(PolicyChain::new().then(LastTurns::new(3)).then(Window::tokens(tokens)))
         }),
