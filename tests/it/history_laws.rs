@@ -37,7 +37,6 @@ fn policies() -> Vec<(&'static str, Make)> {
             Arc::new(PolicyChain::new().then(LastTurns::new(3)).then(Window::tokens(tokens)))
         }),
         ("relevance", |tokens| Arc::new(Relevance::tokens(tokens, Letters))),
-        ("keep all", |tokens| Arc::new(KeepAll::tokens(tokens))),
     ]
 }
 
@@ -60,6 +59,13 @@ impl Embedder for Letters {
 #[tokio::test]
 async fn a_number_of_turns_knows_of_no_limit() {
     let laws = PolicyLaws::new(|_| Arc::new(LastTurns::new(2))).without_limit();
+    laws.counter(Arc::new(Tiktoken::new())).conversations(10_000).check().await;
+}
+
+/// It refuses what a policy that trims must not, so that law does not bind it.
+#[tokio::test]
+async fn keep_all_leaves_a_conversation_as_it_is_or_refuses_it() {
+    let laws = PolicyLaws::new(|tokens| Arc::new(KeepAll::tokens(tokens))).without_limit();
     laws.counter(Arc::new(Tiktoken::new())).conversations(10_000).check().await;
 }
 
