@@ -45,14 +45,40 @@ pub(super) fn from(messages: &Messages, first_kept: usize) -> Messages {
     kept.map(|(_, message)| Arc::clone(message)).collect()
 }
 
-/// The tokens of what stands before this position, instructions excepted: an estimate from its length, at so many tokens
-/// for so many bytes. To count it would cost more than all the rest, and what is left out is told, not billed.
-pub(super) fn estimate_before(messages: &Messages, first_kept: usize, tokens: u64, bytes: usize) -> u64 {
-    let dropped = messages[..first_kept].iter().filter(|message| !message.role.is_instruction());
-    let dropped: usize = dropped.map(|message| length(message)).sum();
-    // Four bytes a token where nothing else is known.
-    let (tokens, bytes) = if bytes == 0 { (1, 4) } else { (tokens, bytes) };
-    (dropped as u128 * u128::from(tokens) / bytes as u128).try_into().unwrap_or(u64::MAX)
+/// How many tokens so many bytes of text are, learnt from messages that were counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rate {
+    tokens: u64,
+    bytes: usize,
+}
+
+/// What a message takes beside what it says, as OpenAI counts.
+const PER_MESSAGE: u64 = 4;
+
+impl Rate {
+    /// Learns from a message that takes so many tokens; not from media, which are tokens without a byte of text.
+    pub(super) fn learn(&mut self, message: &Message, tokens: u64) {
+        let of_text = |part: &Part| matches!(part, Part::Text { .. });
+        if matches!(&message.content, Some(Content::Parts(parts)) if !parts.iter().all(of_text)) {
+            return;
+        }
+        self.tokens = self.tokens.saturating_add(tokens.saturating_sub(PER_MESSAGE));
+        self.bytes = self.bytes.saturating_add(length(message));
+    }
+}
+
+/// The tokens of what stands before this position, instructions excepted: an estimate from its length, at this rate. To
+/// count it would cost more than all the rest, and what is left out is told, not billed.
+pub(super) fn estimate_before(messages: &Messages, first_kept: usize, rate: Rate) -> u64 {
+    let dropped = messages.iter().take(first_kept).filter(|message| !message.role.is_instruction());
+    let (count, length) = dropped.fold((0_u64, 0), |(count, sum), message| (count + 1, sum + length(message)));
+    // Four bytes a token where nothing else is known; and no token is shorter than a byte.
+    let (tokens, bytes, each) = match rate {
+        Rate { bytes: 0, .. } => (1, 4, 0),
+        Rate { tokens, bytes } => (tokens.min(bytes as u64), bytes, PER_MESSAGE),
+    };
+    let said: u64 = (length as u128 * u128::from(tokens) / bytes as u128).try_into().unwrap_or(u64::MAX);
+    said.saturating_add(count.saturating_mul(each))
 }
 
 /// The bytes of text in a message, media not counted.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::fit::{estimate_before, from};
+use super::fit::{Rate, estimate_before, from};
 use super::turns::turns;
 use super::{Fit, HistoryPolicy, TokenBudget};
 use crate::error::{Error, Result};
@@ -73,7 +73,7 @@ impl HistoryPolicy for LastTurns {
 
     async fn fit(&self, messages: Messages, _: &TokenBudget<'_>) -> Result<Fit> {
         let Some(first_kept) = self.first_kept(&messages) else { return Ok(Fit::unchanged(messages)) };
-        let trimmed = estimate_before(&messages, first_kept, 0, 0);
+        let trimmed = estimate_before(&messages, first_kept, Rate::default());
         Ok(Fit::unchanged(from(&messages, first_kept)).trimmed(trimmed))
     }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::fit::{clamped, estimate_before, from, length};
+use super::fit::{Rate, clamped, estimate_before, from};
 use super::turns::turns;
 use super::{Allowance, Fit, HistoryPolicy, Oversized, TokenBudget};
 use crate::error::Result;
@@ -16,7 +16,7 @@ use crate::types::Messages;
 /// included.
 ///
 /// A prompt whose bytes already fit is not counted at all (no token is shorter than a byte); of one that does not, the
-/// instructions and what is kept.
+/// instructions, what is kept, and the newest turn that goes; the others that go are told by their length.
 ///
 /// ```
 /// use sluicegate::history::{Allowance, Window};
@@ -71,22 +71,24 @@ impl HistoryPolicy for Window {
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
         let limit = self.allowance.limit(budget)?;
         let instructions = messages.iter().filter(|message| message.role.is_instruction());
-        let fixed = instructions.fold(budget.overhead(), |sum, message| sum.saturating_add(budget.message(message)));
-        let mut used = fixed;
-        let mut bytes = 0;
+        let mut used = instructions.fold(budget.overhead(), |sum, message| sum.saturating_add(budget.message(message)));
+        let mut rate = Rate::default();
         // Newest first, so that what goes is not even counted; the last turn stays whatever it takes, and is judged after.
         let mut first_kept = messages.len();
         for turn in turns(&messages).iter().rev() {
             let said = messages[turn.clone()].iter().filter(|message| !message.role.is_instruction());
-            let cost = said.clone().fold(0_u64, |sum, message| sum.saturating_add(budget.message(message)));
+            let cost = said.fold(0_u64, |sum, message| {
+                let tokens = budget.message(message);
+                rate.learn(message, tokens);
+                sum.saturating_add(tokens)
+            });
             if first_kept < messages.len() && used.saturating_add(cost) > limit {
                 break;
             }
             used = used.saturating_add(cost);
-            bytes += said.map(|message| length(message)).sum::<usize>();
             first_kept = turn.start;
         }
-        let trimmed = estimate_before(&messages, first_kept, used - fixed, bytes);
+        let trimmed = estimate_before(&messages, first_kept, rate);
         if used > limit {
             let mut fit = self.oversized.settle(from(&messages, first_kept), budget, limit)?;
             fit.trace.trimmed_tokens = fit.trace.trimmed_tokens.saturating_add(clamped(trimmed));
@@ -104,7 +106,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::tokens::{Tiktoken, TokenCounter};
-    use crate::types::{ChatRequest, FunctionCall, Message, Role, ToolCall};
+    use crate::types::{ChatRequest, Content, FunctionCall, Message, Part, Role, ToolCall};
 
     async fn fit(window: &Window, request: &ChatRequest) -> Result<Vec<String>> {
         let counter = Tiktoken::new();
@@ -155,6 +157,23 @@ mod tests {
         let speaker = Message::new(Role::from("a, b; ".repeat(50).as_str()), "hello");
         let request = ChatRequest::new("gpt-4o").user("short").message(speaker);
         assert_eq!(fit(&Window::tokens(100), &request).await.unwrap_err().kind(), ErrorKind::ContextLength);
+    }
+
+    #[tokio::test]
+    async fn what_was_left_out_is_told_about_as_it_counts_whatever_was_kept() {
+        let text = "an answer of several words, as they are said every day. ".repeat(20);
+        let talk = (0..50).fold(ChatRequest::new("gpt-4o"), |talk, _| talk.user(text.clone()).assistant(text.clone()));
+        let image = Content::Parts(vec![Part::text("and this?"), Part::image("https://example.com/a.png")]);
+        let image = Message { content: Some(image), ..Message::user("") };
+        let counter = Tiktoken::new();
+        for last in [image, Message::user("ok"), Message::user(text)] {
+            let request = talk.clone().message(last.clone());
+            let budget = TokenBudget::new(&request, &counter);
+            let trace = Window::tokens(1_000).fit(request.messages.clone(), &budget).await.unwrap().trace;
+            let dropped = counter.request(&request) - u64::from(trace.kept_tokens);
+            let told = u64::from(trace.trimmed_tokens);
+            assert!(told.abs_diff(dropped) < dropped / 2, "{told} told, {dropped} dropped, {last:?} kept");
+        }
     }
 
     #[tokio::test]

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use offenders::offenders;
 use sluicegate::history::{
-    HistoryPolicy, KeepAll, LastTurns, Oversized, PolicyChain, Relevance, Repair, Rules, StableWindow, Window,
+    Breakpoints, HistoryPolicy, KeepAll, LastTurns, Oversized, PolicyChain, Relevance, Repair, Rules, StableWindow,
+    Window,
 };
 use sluicegate::testing::Conversations;
 use sluicegate::testing::laws::PolicyLaws;
@@ -25,6 +26,13 @@ fn policies() -> Vec<(&'static str, Make)> {
         ("window", |tokens| Arc::new(Window::tokens(tokens))),
         ("window, shortening", |tokens| Arc::new(Window::tokens(tokens).oversized(Oversized::Shorten))),
         ("prefix-stable", |tokens| Arc::new(StableWindow::tokens(tokens).cached_price(0.1))),
+        ("prefix-stable with breakpoints", |tokens| {
+            Arc::new(StableWindow::tokens(tokens).cached_price(0.1).breakpoints(Breakpoints::Always))
+        }),
+        ("prefix-stable, shortening", |tokens| {
+            let window = StableWindow::tokens(tokens).cached_price(0.1).breakpoints(Breakpoints::Always);
+            Arc::new(window.oversized(Oversized::Shorten))
+        }),
         ("last turns, then window", |tokens| {
             Arc::new(PolicyChain::new().then(LastTurns::new(3)).then(Window::tokens(tokens)))
         }),
@@ -55,6 +63,13 @@ async fn policies_without_a_limit() {
     for make in policies {
         PolicyLaws::new(make).without_limit().counter(counter.clone()).conversations(10_000).check().await;
     }
+}
+
+/// It refuses what a policy that trims must not, so that law does not bind it.
+#[tokio::test]
+async fn keep_all_leaves_a_conversation_as_it_is_or_refuses_it() {
+    let laws = PolicyLaws::new(|tokens| Arc::new(KeepAll::tokens(tokens))).without_limit();
+    laws.counter(Arc::new(Tiktoken::new())).conversations(10_000).check().await;
 }
 
 /// Of a summary no more is asked than of the rest: but it is the user's, so it may stand before another of the user's

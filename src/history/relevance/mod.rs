@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use memory::{Memory, cosine};
 
-use super::fit::{estimate_before, length};
+use super::fit::{Rate, estimate_before};
 use super::turns::turns;
 use super::{Allowance, Fit, HistoryPolicy, Oversized, TokenBudget, Window};
 use crate::embedder::Embedder;
@@ -192,18 +192,18 @@ fn only<'a>(messages: &Messages, turns: impl Iterator<Item = &'a Range<usize>>) 
 struct Counted<'a> {
     messages: &'a Messages,
     budget: &'a TokenBudget<'a>,
-    tokens: u64,
-    bytes: usize,
+    rate: Rate,
 }
 
 impl Counted<'_> {
     fn turn(&mut self, turn: &Range<usize>) -> u64 {
         let messages = self.messages.get(turn.clone()).unwrap_or_default();
         let said = messages.iter().filter(|message| !message.role.is_instruction());
-        let tokens = said.clone().fold(0_u64, |sum, message| sum.saturating_add(self.budget.message(message)));
-        self.tokens = self.tokens.saturating_add(tokens);
-        self.bytes += said.map(|message| length(message)).sum::<usize>();
-        tokens
+        said.fold(0_u64, |sum, message| {
+            let tokens = self.budget.message(message);
+            self.rate.learn(message, tokens);
+            sum.saturating_add(tokens)
+        })
     }
 }
 
@@ -245,7 +245,7 @@ impl HistoryPolicy for Relevance {
         let Some((last, older)) = turns.split_last() else { return self.window.fit(messages, budget).await };
         let instructions = messages.iter().filter(|message| message.role.is_instruction());
         let fixed = instructions.fold(budget.overhead(), |sum, message| sum.saturating_add(budget.message(message)));
-        let mut counted = Counted { messages: &messages, budget, tokens: 0, bytes: 0 };
+        let mut counted = Counted { messages: &messages, budget, rate: Rate::default() };
         let mut used = fixed.saturating_add(counted.turn(last));
         let mut kept = vec![false; older.len()];
         // All of them, while they fit; where they do not, what is recent.
@@ -273,7 +273,7 @@ impl HistoryPolicy for Relevance {
             self.memory.count_fallback();
             return self.window.fit(messages, budget).await;
         };
-        let mut counted = Counted { messages: &messages, budget, tokens: 0, bytes: 0 };
+        let mut counted = Counted { messages: &messages, budget, rate: Rate::default() };
         let recent = older.iter().zip(&kept).skip(end).filter(|(_, kept)| !**kept);
         let mut dropped = recent.fold(0_u64, |sum, (turn, _)| sum.saturating_add(counted.turn(turn)));
         for nth in order {
@@ -285,7 +285,7 @@ impl HistoryPolicy for Relevance {
             }
         }
         let unseen = older.get(start).map_or(0, |turn| turn.start);
-        let trimmed = dropped.saturating_add(estimate_before(&messages, unseen, counted.tokens, counted.bytes));
+        let trimmed = dropped.saturating_add(estimate_before(&messages, unseen, counted.rate));
         let kept = older.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(turn, _)| turn);
         let sent = only(&messages, kept.chain([last]));
         Ok(Fit::unchanged(sent).kept(used).trimmed(trimmed))

@@ -37,8 +37,8 @@ impl Breakpoints {
 }
 
 /// Sets breakpoints on the last leading instruction, on the last message a user or a tool sent, and on the one that was
-/// the last in the call before, so that this call finds what that one wrote; and lifts those of earlier calls. The very
-/// same list when they stand there already.
+/// the last in the call before, so that this call finds what that one wrote; and lifts those of earlier calls. None
+/// before another's that lives longer. The very same list when they stand there already.
 ///
 /// A provider leaves breakpoints out when it compares prompts (Anthropic, "Prompt caching": its example of a
 /// conversation moves them on from call to call), and a text is the same to it plain or as the only part. So that
@@ -71,8 +71,12 @@ fn wanted(messages: &[Arc<Message>]) -> [Option<usize>; MOST] {
     let answer = earlier.iter().rposition(|message| message.role == Role::Assistant);
     let before = answer.and_then(|answer| messages.get(..answer)?.iter().rposition(sent));
 
-    let foreign = messages.iter().filter(|message| mark(message) == Mark::Foreign).count();
-    let free = |position: &usize| messages.get(*position).is_some_and(|message| takes_mark(message));
+    let foreign: usize =
+        messages.iter().filter(|message| mark(message) == Mark::Foreign).map(|one| controls(one).count()).sum();
+    // Anthropic refuses a breakpoint of five minutes, as these are, before one that lives longer.
+    let from = messages.iter().rposition(|message| controls(message).any(is_long)).map_or(0, |long| long + 1);
+    let free =
+        |position: &usize| *position >= from && messages.get(*position).is_some_and(|message| takes_mark(message));
     let mut places = [last, leading, before.filter(|before| Some(*before) != last)];
     let mut left = MOST.saturating_sub(foreign);
     for place in &mut places {
@@ -92,21 +96,35 @@ enum Mark {
 }
 
 fn mark(message: &Message) -> Mark {
-    let Some(Content::Parts(parts)) = &message.content else {
-        return if message.extra.contains_key(KEY) { Mark::Foreign } else { Mark::None };
-    };
-    let marks = |part: &Part| match part {
-        Part::Text { extra, .. } | Part::ImageUrl { extra, .. } | Part::InputAudio { extra, .. } => {
-            extra.contains_key(KEY)
-        }
-        Part::Other(value) => value.get(KEY).is_some(),
-    };
-    let ours = matches!(parts.last(), Some(Part::Text { extra, .. }) if extra.get(KEY).is_some_and(is_plain));
-    match parts.iter().filter(|part| marks(part)).count() + usize::from(message.extra.contains_key(KEY)) {
+    let last = parts(message).last();
+    let ours = matches!(last, Some(Part::Text { extra, .. }) if extra.get(KEY).is_some_and(is_plain));
+    match controls(message).count() {
         0 => Mark::None,
         1 if ours => Mark::Ours,
         _ => Mark::Foreign,
     }
+}
+
+/// The breakpoints on a message and on anything in it.
+fn controls(message: &Message) -> impl Iterator<Item = &Value> {
+    let of_parts = parts(message).iter().filter_map(|part| match part {
+        Part::Text { extra, .. } | Part::ImageUrl { extra, .. } | Part::InputAudio { extra, .. } => extra.get(KEY),
+        Part::Other(value) => value.get(KEY),
+    });
+    let of_calls = message.tool_calls.iter().filter_map(|call| call.extra.get(KEY));
+    of_parts.chain(of_calls).chain(message.extra.get(KEY))
+}
+
+fn parts(message: &Message) -> &[Part] {
+    match &message.content {
+        Some(Content::Parts(parts)) => parts,
+        _ => &[],
+    }
+}
+
+/// Whether what it caches lives longer than the usual five minutes.
+fn is_long(control: &Value) -> bool {
+    control.get("ttl").is_some_and(|ttl| ttl != "5m")
 }
 
 /// `{"type": "ephemeral"}` and no more.
@@ -219,13 +237,40 @@ mod tests {
             }
         };
         let mut list = talk();
-        list[2] = theirs("c");
-        assert_eq!(marked(&place(list.clone().into())), [1, 2, 6]);
+        list[1] = Message { role: Role::System, ..theirs("b") };
+        assert_eq!(marked(&place(list.clone().into())), [1, 4, 6]);
         list[6] = theirs("g");
         let messages: Messages = list.into();
         let placed = place(messages.clone());
-        assert_eq!(marked(&placed), [1, 2, 6]);
+        assert_eq!(marked(&placed), [1, 6]);
         assert!(Arc::ptr_eq(&placed[6], &messages[6]));
+    }
+
+    /// A message of so many parts, each with a breakpoint that lives so long.
+    fn theirs_of(parts: usize, ttl: &str) -> Message {
+        let control = serde_json::json!({"type": "ephemeral", "ttl": ttl});
+        let part = Part::Text { text: "x".into(), extra: [(KEY.to_owned(), control)].into_iter().collect() };
+        Message { content: Some(Content::Parts(vec![part; parts])), ..Message::user("") }
+    }
+
+    #[test]
+    fn counts_every_mark_of_others_not_every_message() {
+        for theirs in 1..=4 {
+            let mut list = talk();
+            list[2] = theirs_of(theirs, "5m");
+            let placed = place(list.into());
+            let marks: usize = placed.iter().map(|message| controls(message).count()).sum();
+            assert!(marks <= MOST.max(theirs), "{theirs} of theirs, {marks} in all");
+        }
+    }
+
+    #[test]
+    fn none_stands_before_one_that_lives_longer() {
+        let mut list = talk();
+        list[2] = theirs_of(1, "1h");
+        assert_eq!(marked(&place(list.clone().into())), [2, 4, 6]);
+        list[2] = theirs_of(1, "5m");
+        assert_eq!(marked(&place(list.into())), [1, 2, 6]);
     }
 
     #[test]

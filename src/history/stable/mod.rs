@@ -13,9 +13,9 @@ use depth::{Depth, Prices};
 use walk::walk;
 
 use super::fit::{clamped, from};
-use super::{Allowance, Fit, HistoryPolicy, TokenBudget};
-use crate::error::{Error, ErrorKind, Result};
-use crate::types::Messages;
+use super::{Allowance, Fit, HistoryPolicy, Oversized, TokenBudget};
+use crate::error::{Error, Result};
+use crate::types::{Message, Messages};
 
 /// Keeps all instructions and the newest turns, as [`Window`](super::Window) does, but trims rarely and deeply.
 ///
@@ -37,17 +37,17 @@ use crate::types::Messages;
 ///
 /// # The same for the same conversation
 /// It remembers nothing: it goes through the conversation as it grew and trims where it was outgrown. What was there
-/// before a trim has no influence on what comes after it. A turn is never cut, the last one always stays, and if that
-/// does not fit together with the instructions, the call is refused.
+/// before a trim has no influence on what comes after it. Turns go whole, the last one always stays, and if that
+/// does not fit together with the instructions, the call is refused, unless [`oversized`](Self::oversized) says otherwise.
 ///
 /// # Breakpoints
 /// For providers that cache only where they are told to, it places `cache_control` on the last leading instruction, on the
 /// last message of a user or a tool, and on the last such of the call before: [`Breakpoints`].
 ///
 /// # Cost
-/// Linear in the number of messages, each a look-up in the counter's memory; a message not seen before is tokenized,
+/// Linear in the messages, each a hash and a look-up in the counter's memory; a message not seen before is tokenized,
 /// even if it is long gone from the prompt: an old conversation must be counted from its beginning once. A prompt too
-/// short for the provider's cache is not counted at all.
+/// short for the provider's cache, and without breakpoints, is not counted at all.
 ///
 /// ```
 /// use sluicegate::history::StableWindow;
@@ -65,6 +65,7 @@ pub struct StableWindow {
     shortest: u64,
     step: u64,
     breakpoints: Breakpoints,
+    oversized: Oversized,
 }
 
 /// What Anthropic bills ("Prompt caching", pricing) for reading from the cache and for writing to it.
@@ -87,6 +88,7 @@ impl StableWindow {
             shortest: 1_024,
             step: 128,
             breakpoints: Breakpoints::Auto,
+            oversized: Oversized::default(),
         }
     }
 
@@ -136,10 +138,21 @@ impl StableWindow {
     /// Whether prompts carry breakpoints. Default [`Breakpoints::Auto`].
     ///
     /// Where they do, a `cache_control` of `{"type": "ephemeral"}` on the last part of a message is taken for one placed
-    /// earlier, and moved on; any other is left alone, and counts among the four that Anthropic allows.
+    /// earlier, and moved on; any other is left alone, and counts among the four that Anthropic allows. None is placed
+    /// before one that lives longer (its `ttl` is not `5m`): Anthropic refuses that order.
     #[must_use]
     pub fn breakpoints(mut self, breakpoints: Breakpoints) -> Self {
         self.breakpoints = breakpoints;
+        self
+    }
+
+    /// What to do when the instructions and the last turn alone take more than is allowed. Refused unless set.
+    ///
+    /// A turn that is shortened is shortened anew at each call, so that of such a prompt the provider has no more than
+    /// tools and instructions in its cache.
+    #[must_use]
+    pub fn oversized(mut self, oversized: Oversized) -> Self {
+        self.oversized = oversized;
         self
     }
 
@@ -162,7 +175,8 @@ impl StableWindow {
 impl HistoryPolicy for StableWindow {
     fn settings(&self) -> String {
         let fill = self.fill * 100.0;
-        format!("prefix-stable window, {}, filled to {fill:.0} % or more on average", self.allowance)
+        let oversized = self.oversized.settings();
+        format!("prefix-stable window, {}, filled to {fill:.0} % or more on average{oversized}", self.allowance)
     }
 
     fn check(&self) -> Result<()> {
@@ -192,25 +206,27 @@ impl HistoryPolicy for StableWindow {
             && self.allowance.limit(budget).is_ok_and(|limit| budget.surely_within(messages, told(limit)))
     }
 
+    // What was shortened would be shortened again, from what is left of it.
     fn drops_for_good(&self) -> bool {
-        true
+        self.oversized == Oversized::Refuse
     }
 
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
         let limit = self.allowance.limit(budget)?;
-        let walked = walk(&messages, budget.overhead(), limit, &self.depth(budget), |message| budget.message(message));
-        if walked.prompt > limit {
-            let used = walked.prompt;
-            let text = format!(
-                "instructions and the last turn take {used} tokens, {limit} are allowed: shorten them or allow more"
-            );
-            return Err(Error::new(ErrorKind::ContextLength, "history", text));
-        }
+        let shortens = self.oversized != Oversized::Refuse;
+        let cost = |message: &Message| budget.message(message);
+        let walked = walk(&messages, budget.overhead(), limit, shortens, &self.depth(budget), cost);
         let dropped = messages.iter().take(walked.first_kept).any(|message| !message.role.is_instruction());
         let messages = if dropped { from(&messages, walked.first_kept) } else { messages };
-        let marked = self.breakpoints.serve(budget.model());
-        let messages = if marked { breakpoints::place(messages) } else { messages };
-        let mut fit = Fit::unchanged(messages).kept(walked.prompt).trimmed(walked.trimmed);
+        let mut fit = if walked.prompt > limit {
+            self.oversized.settle(messages, budget, limit)?
+        } else {
+            Fit::unchanged(messages).kept(walked.prompt)
+        };
+        if self.breakpoints.serve(budget.model()) {
+            fit.messages = breakpoints::place(fit.messages);
+        }
+        fit.trace.trimmed_tokens = fit.trace.trimmed_tokens.saturating_add(clamped(walked.trimmed));
         fit.trace.expected_cached_tokens = clamped(self.cacheable(walked.warm));
         Ok(fit)
     }

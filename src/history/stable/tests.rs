@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::history::Window;
 use crate::tokens::TokenCounter;
 use crate::types::{ChatBody, ChatRequest, FunctionCall, Message, Role, Tool, ToolCall};
@@ -206,6 +207,38 @@ fn breakpoints_for_claude_and_only_for_claude() {
     let mut request = ChatRequest::new("claude-sonnet-4-5");
     request.messages = vec![Message::user("hi")].into();
     assert!(!window.fits(&request.messages, &TokenBudget::new(&request, &Bytes)), "there is one to place");
+}
+
+#[test]
+fn an_over_long_turn_is_refused_or_shortened_as_set() {
+    let window = StableWindow::tokens(600).prompt_cache(16, 4).breakpoints(Breakpoints::Always);
+    let shortening = window.clone().oversized(Oversized::Shorten);
+    assert!(window.drops_for_good() && !shortening.drops_for_good());
+    assert!(shortening.check().is_ok() && shortening.settings().ends_with(", over-long messages shortened"));
+    let said = [('s', 20), ('u', 30), ('a', 30), ('u', 2_000), ('c', 20), ('t', 900), ('a', 40), ('u', 30)];
+    let upto = |count: usize| -> Messages { said[..count].iter().copied().map(message).collect() };
+    for (count, shortened) in [(4, 1), (6, 2), (8, 0)] {
+        let all = upto(count);
+        let fitted = fit(&shortening, "gpt-5", all.clone(), 0.1).unwrap();
+        assert_eq!(fitted.trace.shortened, shortened, "{count}");
+        let total = |messages: &Messages| 10 + messages.iter().map(|message| Bytes.message("", message)).sum::<u64>();
+        let kept = total(&fitted.messages);
+        assert!(kept <= 600);
+        assert_eq!(
+            (u64::from(fitted.trace.kept_tokens), u64::from(fitted.trace.trimmed_tokens)),
+            (kept, total(&all) - kept)
+        );
+        assert!(fit(&shortening, "gpt-5", fitted.messages.clone(), 0.1).unwrap().messages.ptr_eq(&fitted.messages));
+        // Tools and instructions: what stands behind them was shortened or dropped, now or the call before.
+        assert_eq!(fitted.trace.expected_cached_tokens, 28, "{count}");
+        assert!(serde_json::to_string(&fitted.messages).unwrap().contains("cache_control"));
+        match fit(&window, "gpt-5", all, 0.1) {
+            Ok(whole) => assert_eq!((count, whole.messages), (8, fitted.messages)),
+            Err(error) => assert_eq!((count < 8, error.kind()), (true, ErrorKind::ContextLength)),
+        }
+    }
+    let hopeless = StableWindow::tokens(100).oversized(Oversized::Shorten);
+    assert_eq!(fit(&hopeless, "gpt-5", upto(4), 0.1).unwrap_err().kind(), ErrorKind::ContextLength);
 }
 
 #[test]

@@ -27,12 +27,21 @@ pub(super) fn walk(
     messages: &[Arc<Message>],
     overhead: u64,
     limit: u64,
+    shortens: bool,
     depth: &Depth,
     cost: impl Fn(&Message) -> u64,
 ) -> Walked {
     let mut starts = turns(messages).into_iter().map(|turn| turn.start).peekable();
-    let mut walk =
-        Walk { limit, depth, fixed: overhead, turns: Vec::new(), first: 0, held: Held::default(), asked: None };
+    let mut walk = Walk {
+        limit,
+        shortens,
+        depth,
+        fixed: overhead,
+        turns: Vec::new(),
+        first: 0,
+        held: Held::default(),
+        asked: None,
+    };
     for (position, message) in messages.iter().enumerate() {
         if starts.next_if_eq(&position).is_some() {
             walk.turns.push(Turn { start: position, before: walk.fixed, held: Held::default() });
@@ -74,6 +83,8 @@ struct Asked {
 #[derive(Debug)]
 struct Walk<'a> {
     limit: u64,
+    /// Whether a last turn that takes more is shortened, rather than the call refused.
+    shortens: bool,
     depth: &'a Depth,
     /// The tokens of tools and instructions.
     fixed: u64,
@@ -90,11 +101,13 @@ impl Walk<'_> {
         self.fixed.saturating_add(self.held.tokens)
     }
 
-    /// The call that could be made here: one that is refused leaves nothing with the provider.
+    /// The call that could be made here: one that is refused leaves nothing with the provider, and of one that was
+    /// shortened the beginning alone is certain.
     fn ask(&self) -> Option<Asked> {
         // The turn that begins here is the answer's own.
         let before = self.turns.get(self.first).map_or(self.fixed, |turn| turn.before);
-        (self.prompt() <= self.limit).then(|| Asked { prompt: self.prompt(), before, first: self.first })
+        let prompt = if self.prompt() <= self.limit { self.prompt() } else { before };
+        (self.shortens || self.prompt() <= self.limit).then_some(Asked { prompt, before, first: self.first })
     }
 
     fn add(&mut self, message: &Message, tokens: u64) {
@@ -129,7 +142,8 @@ impl Walk<'_> {
     }
 
     fn end(self, length: usize) -> Walked {
-        let warm = self.asked.map_or(0, |asked| if asked.first == self.first { asked.prompt } else { asked.before });
+        let grown = |asked: &Asked| asked.first == self.first && self.prompt() <= self.limit;
+        let warm = self.asked.map_or(0, |asked| if grown(&asked) { asked.prompt } else { asked.before });
         let gone = self.turns.iter().take(self.first);
         Walked {
             first_kept: self.turns.get(self.first).map_or(length, |turn| turn.start),

@@ -80,6 +80,29 @@ pub(super) fn offenders() -> Vec<(&'static str, Make)> {
                 if twice { without(fit, |at, _| at == last) } else { fit }
             }))
         }),
+        ("all instructions stay", |tokens| {
+            Arc::new(offender(tokens, |_, mut fit| {
+                fit.trace.shortened = 1;
+                let reworded =
+                    |message: &Arc<Message>| match message.role.is_instruction() && !message.text().is_empty() {
+                        true => Arc::new(Message { content: Some(Content::Text("x".into())), ..(**message).clone() }),
+                        false => Arc::clone(message),
+                    };
+                Fit { messages: fit.messages.iter().map(reworded).collect(), ..fit.kept(0) }
+            }))
+        }),
+        ("the user's last message stays", |tokens| {
+            // Its image does not.
+            Arc::new(offender(tokens, |_, fit| {
+                let mut messages = fit.messages;
+                let last = last_user(&messages);
+                let text = messages.get(last).map(|message| message.text()).unwrap_or_default();
+                if let Some(message) = messages.make_mut().get_mut(last) {
+                    *message = Arc::new(Message { content: Some(Content::Text(text)), ..(**message).clone() });
+                }
+                Fit::unchanged(messages).trimmed(1)
+            }))
+        }),
         ("nothing is added in silence", |tokens| {
             Arc::new(offender(tokens, |_, fit| {
                 let reworded = |message: &Arc<Message>| match message.role {
