@@ -81,6 +81,8 @@ async fn show(bulk: &Bulk, input: &Path, output: &Path) -> Result<Progress, Box<
     let mut bar = Bar { terminal: std::io::stdout().is_terminal(), shown: 0 };
     let mut results = BufWriter::new(File::create(output).await?);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
+    // One for the whole run: a signal that comes while an item is written is not missed.
+    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             item = run.next() => match item {
@@ -88,7 +90,7 @@ async fn show(bulk: &Bulk, input: &Path, output: &Path) -> Result<Progress, Box<
                 None => break,
             },
             _ = tick.tick() => bar.draw(&progress.borrow()),
-            stopped = tokio::signal::ctrl_c(), if !drain.is_draining() => {
+            stopped = &mut stop, if !drain.is_draining() => {
                 stopped?;
                 drain.drain();
                 eprintln!("\nstopping: {} calls under way end first", progress.borrow().under_way);

@@ -21,8 +21,8 @@ const SLOTS: u64 = 64;
 /// [`Admission`](super::Admission). Nobody waits: what does not fit is refused at once, with the time to try again.
 ///
 /// It holds for *every* stretch of that length, not for each minute of the clock: a limit by calendar windows lets twice
-/// as much through around their border. A key takes up to about 2 KB while it is in use, and nothing once it has been
-/// silent for a window.
+/// as much through around their border. A key takes up to about 2 KB while it is in use, and nothing from the first
+/// [`take`](Self::take) of any key on that comes two windows after its own last one.
 ///
 /// ```
 /// # fn main() -> sluicegate::Result<()> {
@@ -123,8 +123,10 @@ impl SlidingWindow {
             return Ok(Left { left: self.limit, resets_in: Duration::ZERO });
         };
         spent.forget_before(self.oldest(now));
-        if spent.total + amount > self.limit {
-            let until = spent.free_after(spent.total + amount - self.limit);
+        // Neither of them is above the limit, but their sum may be above any number.
+        let left = self.limit.saturating_sub(spent.total);
+        if amount > left {
+            let until = spent.free_after(amount - left);
             let wait = self.left_the_window(until).saturating_sub(now);
             let text = format!("the limit of {} within {:?} is used up", self.limit, self.window);
             let error = Error::new(ErrorKind::RateLimited, ORIGIN, text);
@@ -294,6 +296,16 @@ mod tests {
         millis.store(65_000, Ordering::Relaxed);
         assert_eq!(limit.take("a", 10).unwrap().left, 0);
         assert_eq!(limit.take("a", 11).unwrap_err().kind(), ErrorKind::InvalidRequest);
+    }
+
+    #[test]
+    fn a_limit_as_large_as_it_can_be_is_one() {
+        let (limit, _) = limit(u64::MAX, Duration::from_secs(64));
+        assert_eq!(limit.take("a", u64::MAX).unwrap().left, 0);
+        for amount in [1, u64::MAX] {
+            let error = limit.take("a", amount).unwrap_err();
+            assert_eq!((error.kind(), error.retry_after()), (ErrorKind::RateLimited, Some(Duration::from_secs(65))));
+        }
     }
 
     #[test]

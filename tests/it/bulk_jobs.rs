@@ -1,16 +1,19 @@
 //! Bulk runs: bounded, in order or not, each item on its own; drained, dropped, killed and gone on with.
 
+mod checkpoint;
+#[cfg(unix)]
+mod full;
 #[cfg(feature = "disk")]
 mod killed;
+mod lines;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use sluicegate::batch::{Bulk, BulkItem, BulkRequest, BulkRun, CheckpointSync, jsonl};
+use sluicegate::batch::{Bulk, BulkItem, BulkRequest, BulkRun, CheckpointSync};
 use sluicegate::cache::Cache;
 use sluicegate::providers::client_fn;
 use sluicegate::testing::{Gate, Reply, Scripted};
@@ -232,163 +235,6 @@ async fn dropping_a_run_cancels_what_is_under_way() {
     assert_eq!((upstream.calls(), upstream.active()), (5, 0));
 }
 
-#[tokio::test(start_paused = true)]
-async fn lines_in_and_lines_out() {
-    let mut input = String::new();
-    for n in 0..20 {
-        let body = serde_json::to_string(question(n).body()).unwrap();
-        input += &match n % 4 {
-            0 => format!(r#"{{"custom_id":"c{n}","method":"POST","url":"/v1/chat/completions","body":{body}}}"#),
-            1 => body,
-            2 => format!("{body} trailing"),
-            _ => format!(r#"{{"custom_id":"c0","body":{body}}}"#),
-        };
-        input += "\n";
-    }
-    let llm = OptimizedClient::builder(Scripted::new()).build().unwrap();
-    let run = llm.bulk().ordered(true).run_lines(std::io::Cursor::new(input)).await.unwrap();
-    let mut output = Vec::new();
-    let progress = run.write_to(&mut output).await.unwrap();
-    assert_eq!((progress.done, progress.failed), (10, 10));
-    let lines: Vec<serde_json::Value> =
-        String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 20);
-    for (n, line) in lines.iter().enumerate() {
-        let (id, good) = match n % 4 {
-            0 => (format!("c{n}"), true),
-            1 => (format!("line-{}", n + 1), true),
-            2 => (format!("line-{}", n + 1), false),
-            _ => ("c0".to_owned(), false),
-        };
-        assert_eq!(line["custom_id"], id);
-        if good {
-            assert_eq!(line["response"]["body"]["choices"][0]["message"]["content"], "ok");
-            assert_eq!((&line["response"]["status_code"], &line["error"]), (&200.into(), &serde_json::Value::Null));
-            assert!(line["cost"].as_f64().unwrap() > 0.0 && line["usage"]["prompt_tokens"] == 10, "{line}");
-        } else {
-            assert_eq!((&line["error"]["code"], &line["error"]["line"]), (&"invalid_request".into(), &(n + 1).into()));
-            assert!(line["response"].is_null() && line["cost"].is_null());
-        }
-    }
-}
-
-fn settings(upstream: &Arc<Scripted>, file: &Path) -> Bulk {
-    Bulk::new(Arc::clone(upstream)).concurrency(4).checkpoint(file)
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_recorded_is_never_asked_again_and_what_was_changed_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("run");
-    for sync in [CheckpointSync::System, CheckpointSync::EachItem, CheckpointSync::Every(Duration::from_secs(1))] {
-        let _ = std::fs::remove_file(&file);
-        let failed = Reply::Fail(Error::new(ErrorKind::Server, "test", "down"));
-        let upstream = Arc::new(Scripted::new().then(failed).always("first"));
-        let mut run = settings(&upstream, &file).sync(sync).run(questions(100)).await.unwrap();
-        // Somebody else's run of the same file.
-        let refused = settings(&upstream, &file).run(questions(100)).await.unwrap_err();
-        assert!(refused.kind() == ErrorKind::Config && refused.to_string().contains("another run"), "{refused}");
-        for _ in 0..30 {
-            run.next().await.unwrap().unwrap();
-        }
-        drop(run);
-        let asked = upstream.calls();
-        let upstream = Arc::new(Scripted::new().always("second"));
-        let changed = questions(100).map(|(id, request)| match id.as_str() {
-            "q7" => (id, request.temperature(0.5)),
-            "q8" => ("renamed".to_owned(), request),
-            _ => (id, request),
-        });
-        let run = settings(&upstream, &file).sync(sync).ordered(true).run(changed).await.unwrap();
-        let progress = run.progress();
-        let items = all(run).await;
-        let recorded: Vec<_> = items.iter().filter(|item| item.recorded).map(|item| item.index).collect();
-        // One of those asked failed, two were changed; those under way were dropped with the run.
-        assert!((27..=asked - 3).contains(&recorded.len()), "{recorded:?} of {asked}");
-        assert_eq!(upstream.calls(), 100 - recorded.len());
-        for item in &items {
-            let answer = item.result.as_ref().unwrap();
-            assert_eq!(answer.text(), if item.recorded { "first" } else { "second" }, "{}", item.id);
-            let source = if item.recorded { Source::Cache("checkpoint") } else { Source::Upstream };
-            assert_eq!((answer.trace().source, answer.usage.as_ref().unwrap().prompt_tokens), (source, 10));
-        }
-        assert!([7, 8].iter().all(|changed| !recorded.contains(changed)));
-        let end = *progress.borrow();
-        assert_eq!((end.done, end.recorded, end.failed), (100, recorded.len() as u64, 0));
-        // Once more: all is there, and the results are those of the run before.
-        let upstream = Arc::new(Scripted::new());
-        let changed =
-            questions(100).map(|(id, request)| if id == "q7" { (id, request.temperature(0.5)) } else { (id, request) });
-        let again = all(settings(&upstream, &file).ordered(true).run(changed).await.unwrap()).await;
-        assert_eq!(upstream.calls(), 0, "what was changed and is as it was, is known as well");
-        assert_eq!(jsonl::line(&items[20]), jsonl::line(&again[20]));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn damage_to_a_checkpoint_costs_a_call_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("run");
-    let upstream = Arc::new(Scripted::new());
-    settings(&upstream, &file).run(questions(50)).await.unwrap().finish().await.unwrap();
-    let whole = std::fs::read(&file).unwrap();
-    let ends: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] == b'\n').collect();
-    assert_eq!(ends.len(), 52, "the head, the first item, and the answers");
-    let asked_after = async |bytes: &[u8]| {
-        std::fs::write(&file, bytes).unwrap();
-        let upstream = Arc::new(Scripted::new());
-        let end = settings(&upstream, &file).run(questions(50)).await.unwrap().finish().await.unwrap();
-        assert_eq!((end.done, end.recorded), (50, 50 - upstream.calls() as u64));
-        let again = Arc::new(Scripted::new());
-        settings(&again, &file).run(questions(50)).await.unwrap().finish().await.unwrap();
-        assert_eq!(again.calls(), 0, "it is whole again");
-        upstream.calls()
-    };
-    // Cut anywhere, as a kill in the midst of writing does.
-    for cut in
-        [0, 1, 20, ends[0], ends[0] + 1, ends[1] - 1, ends[1] + 1, ends[20] - 3, ends[20], ends[20] + 1, ends[51]]
-    {
-        let complete = ends.iter().filter(|end| **end < cut).count();
-        assert_eq!(asked_after(&whole[..cut]).await, 50 - complete.saturating_sub(2), "cut at {cut}");
-    }
-    for at in [ends[10] - 5, ends[10] - 200, ends[30] + 3] {
-        let mut damaged = whole.clone();
-        damaged[at] ^= 4;
-        assert_eq!(asked_after(&damaged).await, 1, "damaged at {at}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_checkpoint_of_another_input_and_a_file_of_another_kind_are_refused_and_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("run");
-    let upstream = Arc::new(Scripted::new());
-    settings(&upstream, &file).run(questions(10)).await.unwrap().finish().await.unwrap();
-    let before = std::fs::read(&file).unwrap();
-    let others = (0..10).map(|n| ChatRequest::new("m").user(format!("other {n}")));
-    let mut run = settings(&upstream, &file).run(others).await.unwrap();
-    let refused = run.next().await.unwrap().unwrap_err();
-    assert!(refused.kind() == ErrorKind::Config && refused.to_string().contains("another input"), "{refused}");
-    assert!(run.next().await.is_none() && run.progress().borrow().stopped);
-    assert_eq!((upstream.calls(), std::fs::read(&file).unwrap()), (10, before.clone()));
-    drop(run);
-    // The same input from another place on, or with its first body changed, is the same input.
-    let rest = settings(&upstream, &file).run(questions(10).skip(5)).await.unwrap().finish().await.unwrap();
-    assert_eq!((rest.recorded, upstream.calls()), (5, 10));
-    let changed = questions(10).map(|(id, request)| (id, request.temperature(0.1)));
-    settings(&upstream, &file).run(changed).await.unwrap().finish().await.unwrap();
-    assert_eq!(upstream.calls(), 20);
-
-    for content in ["{\"my\":\"results\"}\n", "notes", "{\"sluicegate\":\"bulk checkpoint\",\"version\":2}\n"] {
-        std::fs::write(&file, content).unwrap();
-        let refused = settings(&upstream, &file).run(questions(10)).await.unwrap_err();
-        assert!(refused.to_string().contains("no checkpoint of this version"), "{refused}");
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), content);
-    }
-    let nowhere = folder.path().join("nowhere").join("run");
-    assert_eq!(settings(&upstream, &nowhere).run(questions(1)).await.unwrap_err().kind(), ErrorKind::Other);
-}
-
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused() {
     let bulk = || Bulk::new(Scripted::new());
@@ -400,4 +246,72 @@ async fn settings_that_cannot_work_are_refused() {
     ] {
         assert_eq!(bulk.run(questions(1)).await.unwrap_err().kind(), ErrorKind::Config);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_finished_is_handed_out_while_the_source_is_silent_and_what_is_under_way_is_told_at_once() {
+    for ordered in [true, false] {
+        let (gate, (send, source)) = (Gate::closed(), tokio::sync::mpsc::unbounded_channel::<ChatRequest>());
+        let upstream = Arc::new(Scripted::new().gate(&gate));
+        let source = stream::unfold(source, async |mut source| Some((source.recv().await?, source)));
+        let bulk = Bulk::new(Arc::clone(&upstream)).concurrency(3).ordered(ordered);
+        let mut run = bulk.run_stream(source).await.unwrap();
+        let (progress, drain) = (run.progress(), run.drain());
+        for n in 0..5 {
+            send.send(question(n)).unwrap();
+        }
+        let silent = async |run: &mut BulkRun| tokio::time::timeout(Duration::from_secs(1), run.next()).await.is_err();
+        assert!(silent(&mut run).await);
+        assert_eq!((progress.borrow().under_way, upstream.active()), (3, 3));
+        gate.open();
+        for finished in 1..=5 {
+            run.next().await.unwrap().unwrap();
+            assert!(progress.borrow().finished() >= finished);
+        }
+        assert!(silent(&mut run).await);
+        assert_eq!((progress.borrow().done, progress.borrow().under_way), (5, 0));
+        send.send(question(5)).unwrap();
+        run.next().await.unwrap().unwrap();
+        drain.drain();
+        assert!(run.next().await.is_none() && progress.borrow().stopped);
+    }
+}
+
+/// A client that panics before there is anything to wait for.
+#[derive(Debug, Default)]
+struct Eager(sluicegate::ClientInfo);
+
+impl sluicegate::LlmClient for Eager {
+    fn info(&self) -> &sluicegate::ClientInfo {
+        &self.0
+    }
+
+    fn chat<'s, 'f>(&'s self, _: ChatRequest) -> Answering<'f, ChatResponse>
+    where
+        's: 'f,
+    {
+        panic!("told to")
+    }
+
+    fn chat_stream<'s, 'f>(&'s self, _: ChatRequest) -> Answering<'f, sluicegate::types::ChatStream>
+    where
+        's: 'f,
+    {
+        panic!("told to")
+    }
+
+    fn embed<'s, 'f>(&'s self, _: sluicegate::types::EmbedRequest) -> Answering<'f, sluicegate::types::EmbedResponse>
+    where
+        's: 'f,
+    {
+        panic!("told to")
+    }
+}
+
+type Answering<'f, T> = std::pin::Pin<Box<dyn Future<Output = sluicegate::Result<T>> + Send + 'f>>;
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_panics_at_once_fails_its_item() {
+    let items = all(Bulk::new(Eager::default()).run(questions(2)).await.unwrap()).await;
+    assert!(items.iter().all(|item| item.result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Panicked)));
 }

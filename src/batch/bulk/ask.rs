@@ -71,7 +71,8 @@ pub(super) async fn ask(parts: Arc<Parts>, mut taken: Taken) -> (BulkItem, Optio
         Some(_) => request,
         None => request.with(parts.priority),
     };
-    let asked = AssertUnwindSafe(parts.client.chat(request)).catch_unwind().await;
+    // Within a future of its own: a client may panic before it has made one.
+    let asked = AssertUnwindSafe(async { parts.client.chat(request).await }).catch_unwind().await;
     match asked.unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, ORIGIN, "the client panicked"))) {
         Ok(answer) => {
             let cost = answer.trace().cost;

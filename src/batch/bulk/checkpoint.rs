@@ -27,7 +27,7 @@ pub enum CheckpointSync {
     System,
     /// By the first answer after so long, from 1 ms to 1 h. One second unless set.
     Every(Duration),
-    /// By each answer, before its item is yielded; answers that come together share one. It costs from 0.1 ms to 10 ms.
+    /// By each answer, before its item is yielded; answers that come together share one. Each item then waits for the disk.
     EachItem,
 }
 
@@ -40,7 +40,6 @@ impl Default for CheckpointSync {
 /// Where an answer stands in the file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    body: u128,
     at: u64,
     length: usize,
 }
@@ -50,7 +49,7 @@ pub(super) struct Checkpoint {
     /// Holds the lock on the file: it goes with the run, whatever a blocking thread still does with `side`.
     writer: Mutex<Writer>,
     side: Arc<Mutex<File>>,
-    known: HashMap<u128, Place>,
+    known: HashMap<Identity, Place>,
     sync: CheckpointSync,
     synced: tokio::sync::Mutex<(u64, Instant)>,
     env: Env,
@@ -60,6 +59,8 @@ pub(super) struct Checkpoint {
 struct Writer {
     file: File,
     length: u64,
+    /// Whether something stands behind that which could not be taken back.
+    torn: bool,
     first: Option<Identity>,
 }
 
@@ -85,8 +86,7 @@ impl Checkpoint {
     pub(super) fn begin(&self, first: Identity) -> Result<()> {
         let mut writer = self.writer.lock();
         if let Some(known) = writer.first {
-            let recorded = self.known.get(&first.id).is_some_and(|place| place.body == first.body);
-            if known.id == first.id || known.body == first.body || recorded {
+            if known.id == first.id || known.body == first.body || self.known.contains_key(&first) {
                 return Ok(());
             }
             let text = "the checkpoint belongs to another input: its first item has another id and another body, and is \
@@ -99,7 +99,7 @@ impl Checkpoint {
 
     /// Where the answer to exactly this stands.
     pub(super) fn find(&self, identity: Identity) -> Option<Place> {
-        self.known.get(&identity.id).filter(|place| place.body == identity.body).copied()
+        self.known.get(&identity).copied()
     }
 
     /// Reads an answer; `None` when it is damaged by now.
@@ -166,13 +166,31 @@ impl Checkpoint {
 impl Writer {
     /// A line that could be written only in part is taken back.
     fn append(&mut self, line: &[u8]) -> Result<()> {
+        // Behind a half line the next one would be lost as well.
+        if self.torn {
+            self.cut()?;
+        }
         if let Err(error) = self.file.write_all(line) {
-            // If this fails too, the half line is cut when the file is opened again.
-            let _cut = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+            // If this fails too, the half line is cut before the next one, or when the file is opened again.
+            self.torn = self.cut().is_err();
             return Err(failed("written", error));
         }
         self.length += line.len() as u64;
         Ok(())
+    }
+
+    fn cut(&mut self) -> Result<()> {
+        let cut = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+        cut.map_err(|error| failed("truncated", error))?;
+        self.torn = false;
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is being started has the file open as well, for a moment.
+        let _unlocked = self.file.unlock();
     }
 }
 
@@ -184,14 +202,18 @@ fn lost() -> Error {
     Error::new(ErrorKind::Other, ORIGIN, "the thread that opened the checkpoint is gone")
 }
 
-type Scanned = (Writer, File, HashMap<u128, Place>);
+type Scanned = (Writer, File, HashMap<Identity, Place>);
 
 fn scan(path: &Path) -> Result<Scanned> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(|error| failed("opened", error))?;
+    let file = options.open(path).map_err(|error| failed("opened", error))?;
+    // Reading a pipe or a device might never end.
+    if !file.metadata().map_err(|error| failed("opened", error))?.is_file() {
+        return Err(refused(path, "it is no regular file: name another one"));
+    }
     match file.try_lock() {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => {
@@ -202,29 +224,32 @@ fn scan(path: &Path) -> Result<Scanned> {
     let side = File::open(path).map_err(|error| failed("opened", error))?;
     // Syncs go through this one: a handle of its own has no part in the lock.
     let mut lines = BufReader::with_capacity(1 << 16, &side);
-    let (mut line, mut length, mut first, mut known) = (Vec::new(), 0_u64, None, HashMap::new());
+    let (mut line, mut first, mut known) = (Vec::new(), None, HashMap::new());
+    // No more than this of a file of another kind, which may be one long line.
+    lines.by_ref().take(HEAD.len() as u64).read_to_end(&mut line).map_err(|error| failed("read", error))?;
+    if !HEAD.starts_with(&line) {
+        return Err(refused(path, "it is no checkpoint of this version: name another file"));
+    }
+    let mut length = if line == HEAD { line.len() as u64 } else { 0 };
     loop {
         line.clear();
         let read = lines.read_until(b'\n', &mut line).map_err(|error| failed("read", error))?;
-        if length == 0 && line != HEAD && !HEAD.starts_with(&line) {
-            return Err(refused(path, "it is no checkpoint of this version: name another file"));
-        }
         // The last line, if it was cut, is overwritten.
         if !line.ends_with(b"\n") {
             break;
         }
         match record::told(&line) {
             Some(Told::First(identity)) => first = first.or(Some(identity)),
-            Some(Told::Answer(Identity { id, body })) => {
-                known.insert(id, Place { body, at: length, length: line.len() });
+            Some(Told::Answer(identity)) => {
+                known.insert(identity, Place { at: length, length: line.len() });
             }
-            // The head; or a damaged line, whose item is asked for again.
+            // A damaged line, whose item is asked for again.
             None => {}
         }
         length += read as u64;
     }
-    file.set_len(length).and_then(|()| file.seek(SeekFrom::Start(length))).map_err(|e| failed("truncated", e))?;
-    let mut writer = Writer { file, length, first };
+    let mut writer = Writer { file, length, torn: false, first };
+    writer.cut()?;
     if length == 0 {
         writer.append(HEAD)?;
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::types::{ChatRequest, Tenant};
 
 /// Hashes of an item's id and of what it asks. Full ids are not kept: a million items take some 30 MB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) id: u128,
     pub(super) body: u128,

@@ -3,7 +3,6 @@
 use futures_core::Stream;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, BufReader};
 
@@ -17,7 +16,8 @@ use crate::types::{ChatBody, ChatCompletion, ChatRequest, Usage};
 const PATH: &str = "/v1/chat/completions";
 
 /// The requests of a file: lines as OpenAI's Batch API takes them (`{"custom_id", "method", "url", "body"}`), and bare
-/// bodies of chat requests, also mixed. `stream` and `stream_options` are left out: they are not part of a request here.
+/// bodies of chat requests, also mixed, and with a `custom_id` among their fields. `stream` and `stream_options` are left
+/// out: they are not part of a request here.
 ///
 /// Empty lines are passed over. A line that is neither, is longer than 64 MiB, is not `POST` or not for
 /// `/v1/chat/completions` is an item that fails, under its `custom_id` if it has one. So is the place where the reader
@@ -87,7 +87,8 @@ fn unreadable(number: u64, what: &str, cause: Option<serde_json::Error>) -> Bulk
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    custom_id: Option<Value>,
+    #[serde(borrow)]
+    custom_id: Option<&'a RawValue>,
     method: Option<String>,
     url: Option<String>,
     #[serde(borrow)]
@@ -104,9 +105,15 @@ fn parse(line: &[u8], number: u64) -> BulkRequest {
         Err(error) => return BulkRequest { raw, ..unreadable(number, &fault(&error), Some(error)) },
     };
     let Envelope { custom_id, method, url, body } = envelope;
-    let id = match custom_id {
-        Some(Value::String(id)) => Some(id),
-        Some(Value::Number(id)) => Some(id.to_string()),
+    let id = match custom_id.map(RawValue::get) {
+        Some(text) if text.starts_with('"') => match serde_json::from_str(text) {
+            Ok(id) => Some(id),
+            Err(error) => {
+                return BulkRequest { raw, ..unreadable(number, "has a custom_id that is no text", Some(error)) };
+            }
+        },
+        // As it is written: a large one is not rounded.
+        Some(text) if text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => Some(text.to_owned()),
         _ => None,
     };
     let refused = |what: &str| BulkRequest { id: id.clone(), raw, ..unreadable(number, what, None) };
@@ -116,14 +123,17 @@ fn parse(line: &[u8], number: u64) -> BulkRequest {
     if url.is_some_and(|url| url.trim_end_matches('/') != PATH) {
         return refused("is not for /v1/chat/completions, the only path a bulk run serves");
     }
+    let is_bare = body.is_none();
     let parsed = match body {
         Some(body) => serde_json::from_str::<ChatBody>(body.get()),
         None => serde_json::from_slice(line),
     };
     match parsed {
         Ok(mut body) => {
-            body.extra.remove("stream");
-            body.extra.remove("stream_options");
+            let around: &[&str] = if is_bare { &["custom_id", "method", "url"] } else { &[] };
+            for not_of_a_request in ["stream", "stream_options"].iter().chain(around) {
+                body.extra.remove(*not_of_a_request);
+            }
             let request = ChatRequest::from(body);
             match request.check() {
                 Ok(()) => BulkRequest { id, request: Ok(request), line: Some(number), raw },

@@ -42,7 +42,7 @@ use checkpoint::Checkpoint;
 /// Never more than [`concurrency`](Self::concurrency) calls are under way. An unordered run has taken at most so many
 /// items from the source that it has not yielded; an ordered one, four times as many, so that one slow call does not idle
 /// the rest. Nothing is taken, and no call goes on, while nobody polls: a slow reader slows the source down. Beside that
-/// a run keeps some 30 bytes per item, to find ids that come twice.
+/// a run keeps some 30 bytes per item, to find ids that come twice, and some 80 per recorded answer.
 ///
 /// # Checkpoint
 /// With [`checkpoint`](Self::checkpoint) every answer is written to a file the moment it comes, with a checksum of its own,
@@ -52,13 +52,16 @@ use checkpoint::Checkpoint;
 /// [`Cache`](crate::cache::Cache) with a disk tier keeps an answer independently of the run.
 ///
 /// A file belongs to the input it was begun with, told by its first item: that one's id or body, or both in any place of
-/// the file. Another input is refused, as is a file that another run has open.
+/// the file. Another input is refused, as is a file that another run has open. Items without an id are named by their
+/// place, so inputs without ids are not told apart by this: their answers then share the file, each found by what it was
+/// asked.
 ///
 /// The file holds answers and ids in clear text (on Unix, its owner alone can read it) and is read to the end when a run
-/// starts, on a blocking thread, at about 1 GB/s if the system has it cached.
+/// starts, on a blocking thread.
 ///
 /// # Cancellation
-/// Dropping the run cancels what is under way. [`BulkRun::drain`] ends it well, and so does a shutdown of the client.
+/// Dropping the run cancels what is under way. [`BulkRun::drain`] ends it well. So does a shutdown of the client, but that
+/// calls which wait for admission fail; and it waits for the run, which somebody must poll meanwhile, or drop.
 ///
 /// # Example
 /// ```

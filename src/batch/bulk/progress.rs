@@ -31,7 +31,7 @@ pub struct Progress {
     pub recorded_cost: Cost,
     /// Answers from upstream whose cost is unknown: by so many [`cost`](Self::cost) is too small.
     pub unpriced: u64,
-    /// How long the run has been going.
+    /// How long the run had been going when an item last finished; this, the rate and the time left stand still in between.
     pub elapsed: Duration,
     /// Items finished per second, recorded ones left out: a mean in which an item counts by e^(-age / 10 s).
     pub rate: f64,

@@ -102,11 +102,12 @@ fn json(line: &[u8]) -> Option<&[u8]> {
 /// What a line with its end tells; `None` when it is damaged.
 pub(super) fn told(line: &[u8]) -> Option<Told> {
     let json = json(line)?;
-    if let Ok(First { first: Names { id, body } }) = serde_json::from_slice(json) {
-        return Some(Told::First(Identity { id, body }));
+    // All lines but one are answers.
+    if let Ok(Named { id, body }) = serde_json::from_slice(json) {
+        return Some(Told::Answer(Identity { id: super::identity::hash(id.as_bytes()), body }));
     }
-    let Named { id, body } = serde_json::from_slice(json).ok()?;
-    Some(Told::Answer(Identity { id: super::identity::hash(id.as_bytes()), body }))
+    let First { first: Names { id, body } } = serde_json::from_slice(json).ok()?;
+    Some(Told::First(Identity { id, body }))
 }
 
 /// The answer on a line with its end.

@@ -122,7 +122,14 @@ impl BulkRun {
     pub async fn write_to(mut self, mut writer: impl AsyncWrite + Send + Unpin) -> Result<Progress> {
         let failed = |error| Error::new(ErrorKind::Other, ORIGIN, "writing the results failed").with_source(error);
         while let Some(item) = self.next().await {
-            writer.write_all(&jsonl::line(&item?)).await.map_err(failed)?;
+            match item {
+                Ok(item) => writer.write_all(&jsonl::line(&item)).await.map_err(failed)?,
+                Err(error) => {
+                    // The run's own failure is told, whatever the writer says; what was answered is not lost with it.
+                    let _flushed = writer.flush().await;
+                    return Err(error);
+                }
+            }
         }
         writer.flush().await.map_err(failed)?;
         Ok(self.tally.progress)
@@ -230,6 +237,9 @@ impl Stream for BulkRun {
                 return Poll::Ready(Some(Ok(item)));
             }
             this.take(cx);
+            if this.tally.progress.under_way != this.under_way.len() as u64 {
+                this.tell();
+            }
             match this.under_way.poll_next_unpin(cx) {
                 Poll::Ready(Some((item, unrecorded))) => this.finished(item, unrecorded),
                 Poll::Ready(None) if this.source.is_none() => return this.poll_end(cx),

@@ -39,7 +39,7 @@ use merge::{group, merge, split, tokens};
 /// that a batch is one attempt and one admission.
 ///
 /// # Cost
-/// A request that goes alone costs a look-up of its group, about a microsecond. Nothing is spawned.
+/// A request without company costs a batcher of its own. Nothing is spawned.
 ///
 /// # Streaming
 /// Chats and streams pass through.
@@ -149,7 +149,22 @@ impl Layer for BatchLayer {
 }
 
 /// A batcher per group, for as long as somebody uses it.
-type Groups = HashMap<Vec<u8>, Weak<Shared<EmbedRequest, EmbedResponse>>>;
+#[derive(Default)]
+struct Groups {
+    batchers: HashMap<Vec<u8>, Weak<Shared<EmbedRequest, EmbedResponse>>>,
+    /// So many may be there before those that nobody uses are dropped.
+    room: usize,
+}
+
+impl Groups {
+    /// Makes room for one more. Each time for as many again as are in use, so that it costs the same however many are.
+    fn sweep(&mut self) {
+        if self.batchers.len() >= self.room {
+            self.batchers.retain(|_, shared| shared.strong_count() > 0);
+            self.room = 2 * self.batchers.len() + 16;
+        }
+    }
+}
 
 struct Batched {
     inner: Arc<dyn LlmClient>,
@@ -167,12 +182,12 @@ impl std::fmt::Debug for Batched {
 impl Batched {
     fn batcher(&self, group: Vec<u8>) -> Result<MicroBatcher<EmbedRequest, EmbedResponse>> {
         let mut groups = self.groups.lock();
-        if let Some(shared) = groups.get(&group).and_then(Weak::upgrade) {
+        if let Some(shared) = groups.batchers.get(&group).and_then(Weak::upgrade) {
             return Ok(MicroBatcher(shared));
         }
-        groups.retain(|_, shared| shared.strong_count() > 0);
+        groups.sweep();
         let batcher = self.layer.batcher(&self.inner, &self.env)?;
-        groups.insert(group, batcher.downgrade());
+        groups.batchers.insert(group, batcher.downgrade());
         Ok(batcher)
     }
 
@@ -205,5 +220,22 @@ impl LlmClient for Batched {
             return self.inner.embed(request).await;
         }
         self.batcher(group(&request))?.call(request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scripted;
+
+    #[tokio::test(start_paused = true)]
+    async fn groups_that_nobody_uses_do_not_pile_up() {
+        let (layer, env) = (BatchLayer::new(), Env::new());
+        let batched = Batched { inner: Arc::new(Scripted::new()), layer, env, groups: Mutex::default() };
+        for user in 0..1_000 {
+            let request = EmbedRequest { user: Some(user.to_string()), ..EmbedRequest::new("m", ["a"]) };
+            batched.embed(request).await.unwrap();
+            assert!(batched.groups.lock().batchers.len() <= 16);
+        }
     }
 }

@@ -37,7 +37,8 @@ pub(super) use state::Shared;
 ///
 /// # Cancellation
 /// A caller that is dropped takes its item along if it was not sent yet. When the last caller of a call is dropped, the
-/// call is. Nothing is spawned: whoever waits drives. A batcher must not be asked from within its own call.
+/// call is. Nothing is spawned: whoever waits drives. So a call stands still, and counts as under way, while all of its
+/// callers are kept and none is polled. A batcher must not be asked from within its own call.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
@@ -116,10 +117,12 @@ impl<In: Clone + Send + 'static, Out: Send + 'static> Caller<In, Out> {
             let job = seat.job;
             let flight = state.carrier(job);
             let fresh = std::mem::take(&mut self.fresh);
-            let wakers = if flight.is_none() { shared.launch(&mut state, !fresh) } else { Vec::new() };
+            // One look at the clock for both: what is not due to be sent is due later for the timer as well.
+            let now = shared.env.now();
+            let wakers = if flight.is_none() { shared.launch(&mut state, !fresh, now) } else { Vec::new() };
             let sent = flight.is_none() && state.carrier(job).is_some();
-            let gathers = fresh && state.is_idle() && state.is_first(job);
-            let due = state.due(job, &shared.rules);
+            let due = state.due(job, &shared.rules).filter(|due| *due > now);
+            let gathers = fresh && state.is_idle() && (state.is_first(job) || due.is_none());
             drop(state);
             drop(old);
             wakers.into_iter().for_each(Waker::wake);
@@ -141,7 +144,7 @@ impl<In: Clone + Send + 'static, Out: Send + 'static> Caller<In, Out> {
     fn waited(&mut self, due: Option<std::time::Instant>, cx: &mut Context<'_>) -> bool {
         let env = &self.shared.env;
         // What is due already waits for a call to end, which wakes it.
-        let Some(due) = due.filter(|due| *due > env.now()) else { return false };
+        let Some(due) = due else { return false };
         let timer = self.timer.get_or_insert_with(|| {
             let env = env.clone();
             Box::pin(async move { env.sleep_until(due).await })
@@ -160,7 +163,8 @@ impl<In: Clone + Send + 'static, Out: Send + 'static> Drop for Caller<In, Out> {
         let left = state.leave(self.seat);
         // Its item, or its call, may have been what others waited for.
         let freed = left.0.is_some() || left.1.is_some();
-        let wakers = if freed { self.shared.launch(&mut state, true) } else { Vec::new() };
+        let now = self.shared.env.now();
+        let wakers = if freed { self.shared.launch(&mut state, true, now) } else { Vec::new() };
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
         if let Some(flight) = &left.1 {

@@ -1,5 +1,6 @@
 //! Settings of a micro-batcher.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use super::split::Work;
 use super::state::{Shared, State};
 use crate::batch::ORIGIN;
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 type OfItem<In, T> = Box<dyn Fn(&In) -> T + Send + Sync>;
 
@@ -28,7 +29,11 @@ pub(super) struct Rules<In, Out> {
 impl<In, Out> Rules<In, Out> {
     pub(super) fn copied(&self, outcome: &Result<Out>) -> Option<Result<Out>> {
         match outcome {
-            Ok(out) => self.copy.map(|copy| Ok(copy(out))),
+            Ok(out) => self.copy.map(|copy| {
+                // All others of the call wait for theirs.
+                let copied = catch_unwind(AssertUnwindSafe(|| copy(out)));
+                copied.map_err(|_| Error::new(ErrorKind::Panicked, ORIGIN, "copying the result panicked"))
+            }),
             Err(error) => Some(Err(error.clone())),
         }
     }
@@ -117,7 +122,7 @@ impl<In: Clone + Send + 'static, Out: Send + 'static> MicroBuilder<In, Out> {
     /// Makes the batcher.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting out of its range.
+    /// [`ErrorKind::Config`] for a setting out of its range.
     pub fn build(self) -> Result<MicroBatcher<In, Out>> {
         let Rules { max_size, max_weight, max_wait, concurrency, .. } = &self.rules;
         if *max_size == 0 {

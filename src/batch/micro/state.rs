@@ -42,6 +42,8 @@ pub(super) struct Seat<Out> {
 struct Carried<In, Out> {
     flight: Arc<Flight<In, Out>>,
     jobs: Vec<u64>,
+    /// Of the jobs, those that somebody still waits for.
+    wanted: usize,
     started: Instant,
 }
 
@@ -76,7 +78,7 @@ impl<In, Out> Default for State<In, Out> {
 }
 
 /// What is let go of outside the lock: it may be all that holds another caller.
-pub(super) type Left<In, Out> = (Option<Job<In>>, Option<Arc<Flight<In, Out>>>, Option<Waker>);
+pub(super) type Left<In, Out> = (Option<Job<In>>, Option<Arc<Flight<In, Out>>>, Option<Seat<Out>>);
 
 impl<In, Out> State<In, Out> {
     fn number(&mut self) -> u64 {
@@ -164,21 +166,24 @@ impl<In, Out> State<In, Out> {
 
     /// A caller goes: with it its item if nobody else wants it, and the call if it was the last of it.
     pub(super) fn leave(&mut self, seat: u64) -> Left<In, Out> {
-        let Some(Seat { job: number, waker, .. }) = self.seats.remove(&seat) else { return (None, None, None) };
-        let Some(job) = self.jobs.get_mut(&number) else { return (None, None, waker) };
+        let Some(left) = self.seats.remove(&seat) else { return (None, None, None) };
+        let number = left.job;
+        let Some(job) = self.jobs.get_mut(&number) else { return (None, None, Some(left)) };
         job.seats.retain(|other| *other != seat);
         if !job.seats.is_empty() {
-            return (None, None, waker);
+            return (None, None, Some(left));
         }
         let flight = job.flight;
         let job = self.forget(number);
-        let carried = flight.and_then(|flight| self.flights.get(&flight));
-        let empty = carried.filter(|carried| carried.jobs.iter().all(|job| !self.jobs.contains_key(job)));
-        let flight = empty.map(|carried| Arc::clone(&carried.flight));
+        let carried = flight.and_then(|flight| self.flights.get_mut(&flight));
+        let flight = carried.and_then(|carried| {
+            carried.wanted = carried.wanted.saturating_sub(1);
+            (carried.wanted == 0).then(|| Arc::clone(&carried.flight))
+        });
         if let Some(flight) = &flight {
             self.flights.remove(&flight.id);
         }
-        (job, flight, waker)
+        (job, flight, Some(left))
     }
 
     /// The next batch: the oldest items that fit, one at least.
@@ -203,14 +208,15 @@ impl<In, Out> State<In, Out> {
 impl<In: Clone + Send + 'static, Out: Send + 'static> Shared<In, Out> {
     /// Sends what may be sent; `settled` unless the caller has only just come, and others may be coming with it. Returns
     /// whom to wake, outside the lock.
-    pub(super) fn launch(self: &Arc<Self>, state: &mut State<In, Out>, settled: bool) -> Vec<Waker> {
-        let (rules, now, mut wakers) = (&self.rules, self.env.now(), Vec::new());
+    pub(super) fn launch(self: &Arc<Self>, state: &mut State<In, Out>, settled: bool, now: Instant) -> Vec<Waker> {
+        let (rules, mut wakers) = (&self.rules, Vec::new());
         while state.flights.len() < rules.concurrency
             && let Some(first) = state.queue.first().copied()
         {
             let full = state.size >= rules.max_size || state.weight >= rules.max_weight;
             let due = state.due(first, rules).is_some_and(|due| due <= now);
-            if !(full || due || settled && state.is_idle()) {
+            let goes = if state.is_idle() { settled } else { due };
+            if !(full || goes) {
                 break;
             }
             let (jobs, items) = state.batch(rules);
@@ -223,7 +229,8 @@ impl<In: Clone + Send + 'static, Out: Send + 'static> Shared<In, Out> {
             }
             let shared = Arc::clone(self);
             let flight = Flight::new(id, self, Box::pin(async move { answer(&shared.work, items).await }));
-            state.flights.insert(id, Carried { flight, jobs, started: now });
+            let wanted = jobs.len();
+            state.flights.insert(id, Carried { flight, jobs, wanted, started: now });
         }
         wakers
     }
@@ -232,7 +239,8 @@ impl<In: Clone + Send + 'static, Out: Send + 'static> Shared<In, Out> {
     pub(super) fn landed(self: &Arc<Self>, flight: u64, outcomes: Result<Vec<Result<Out>>>) -> Vec<Waker> {
         let mut state = self.state.lock();
         let Some(Carried { jobs, started, .. }) = state.flights.remove(&flight) else { return Vec::new() };
-        let took = self.env.now().saturating_duration_since(started);
+        let now = self.env.now();
+        let took = now.saturating_duration_since(started);
         state.mean = Some(state.mean.map_or(took, |mean| mean.saturating_mul(3).saturating_add(took) / 4));
         let mut wakers = Vec::new();
         let mut give = |state: &mut State<In, Out>, job: u64, outcome: Result<Out>| {
@@ -251,7 +259,7 @@ impl<In: Clone + Send + 'static, Out: Send + 'static> Shared<In, Out> {
             Ok(outcomes) => jobs.into_iter().zip(outcomes).for_each(|(job, outcome)| give(&mut state, job, outcome)),
             Err(error) => jobs.into_iter().for_each(|job| give(&mut state, job, Err(error.clone()))),
         }
-        let more = self.launch(&mut state, true);
+        let more = self.launch(&mut state, true, now);
         drop(state);
         wakers.extend(more);
         wakers
