@@ -17,8 +17,8 @@ use crate::types::{ChatChunk, ChatRequest, ChatResponse, ChatStream, Extensions,
 /// [`request`](Self::request) carries its active part: the messages that the client's history policy kept the last time,
 /// and what came since. A policy whose word is not final
 /// ([`drops_for_good`](super::HistoryPolicy::drops_for_good)) is shown the whole log each time. Either way the prompt is
-/// the one that sending the whole log would give; only [`trimmed_tokens`](crate::types::HistoryTrace::trimmed_tokens)
-/// tells what was dropped this time, rather than ever.
+/// the one that sending the whole log would give; only [`trimmed_tokens`](crate::types::HistoryTrace::trimmed_tokens) and
+/// [`normalized_tokens`](crate::types::HistoryTrace::normalized_tokens) tell what was done this time, rather than ever.
 ///
 /// A conversation goes on with one client: another one's policy may want what this one's has dropped, so call
 /// [`show_all`](Self::show_all) when it changes. A history that had to be repaired, or a request that was changed by

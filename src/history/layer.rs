@@ -123,6 +123,8 @@ struct Prepared {
     done: HistoryTrace,
     /// Whether the policy may have something to do.
     to_fit: bool,
+    /// Where its conversation hears what the policy left.
+    sent: Option<Sent>,
 }
 
 impl Fitted {
@@ -137,7 +139,9 @@ impl Fitted {
     fn prepare(&self, mut request: ChatRequest) -> Result<Prepared> {
         let mut done = HistoryTrace::default();
         // What somebody on its way has changed is no longer what its conversation showed.
-        if request.extensions.get::<Sent>().is_some_and(|sent| !sent.is_of(&request)) {
+        let sent = request.extensions.get::<Sent>().filter(|sent| sent.is_of(&request)).cloned();
+        // A policy further down speaks of what this one leaves, not of the conversation.
+        if sent.is_none() || self.layer.policy.is_some() {
             request.extensions.remove::<Sent>();
         }
         if let Some(repair) = self.layer.repair {
@@ -155,12 +159,12 @@ impl Fitted {
         }
         let budget = TokenBudget::of(&request, &self.env).with_extensions(&request.extensions);
         let fits = self.layer.policy.as_ref().is_none_or(|policy| policy.fits(&request.messages, &budget));
-        Ok(Prepared { request, done, to_fit: !fits })
+        Ok(Prepared { request, done, to_fit: !fits, sent })
     }
 
     /// The request to send, and what was done to it.
     async fn fit(&self, prepared: Prepared) -> Result<(ChatRequest, HistoryTrace)> {
-        let Prepared { mut request, mut done, to_fit } = prepared;
+        let Prepared { mut request, mut done, to_fit, sent } = prepared;
         if let Some(policy) = self.layer.policy.as_ref().filter(|_| to_fit) {
             count_ahead(self.env.counter(), self.env.tasks(), &request.model, &request.messages).await;
             let budget = TokenBudget::of(&request, &self.env).with_extensions(&request.extensions);
@@ -168,10 +172,7 @@ impl Fitted {
             done = done.then(fit.trace);
             replace(&mut request, fit.messages);
             // What came broken may be mended by what comes next: then it must all be seen again.
-            if policy.drops_for_good()
-                && done.repaired == 0
-                && let Some(sent) = request.extensions.get::<Sent>()
-            {
+            if let Some(sent) = sent.filter(|_| policy.drops_for_good() && done.repaired == 0) {
                 sent.set(request.messages.clone());
             }
         }
@@ -192,11 +193,14 @@ impl Fitted {
         if done == HistoryTrace::default() {
             return Ok(stream);
         }
-        Ok(stream.inspect(move |event| {
+        let mut opening = *stream.trace();
+        opening.history = done.then(opening.history);
+        let stream = stream.inspect(move |event| {
             if let Ok(StreamEvent::Finish(finish)) = event {
                 finish.trace.history = done.then(finish.trace.history);
             }
-        }))
+        });
+        Ok(stream.with_trace(opening))
     }
 }
 
@@ -239,7 +243,7 @@ impl LlmClient for Fitted {
             return self.inner.chat(request);
         }
         match self.prepare(request) {
-            Ok(Prepared { request, done, to_fit: false }) if done == HistoryTrace::default() => {
+            Ok(Prepared { request, done, to_fit: false, .. }) if done == HistoryTrace::default() => {
                 self.inner.chat(request)
             }
             Ok(prepared) => Box::pin(self.chat_fitted(prepared)),
@@ -256,7 +260,7 @@ impl LlmClient for Fitted {
             return self.inner.chat_stream(request);
         }
         match self.prepare(request) {
-            Ok(Prepared { request, done, to_fit: false }) if done == HistoryTrace::default() => {
+            Ok(Prepared { request, done, to_fit: false, .. }) if done == HistoryTrace::default() => {
                 self.inner.chat_stream(request)
             }
             Ok(prepared) => Box::pin(self.stream_fitted(prepared)),

@@ -32,18 +32,19 @@ impl Slot {
 }
 
 /// Travels with a request of a conversation; the layer writes down what it sent.
+#[derive(Clone)]
 pub(super) struct Sent {
     slot: Slot,
     /// What the request shows, and of whom it asks.
     messages: Messages,
-    template: ChatRequest,
+    template: Arc<ChatRequest>,
     upto: usize,
 }
 
 impl Sent {
     /// Of a request that shows these messages in place of so many of the log.
     pub(super) fn new(slot: Slot, messages: Messages, template: ChatRequest, upto: usize) -> Self {
-        Self { slot, messages, template, upto }
+        Self { slot, messages, template: Arc::new(template), upto }
     }
 
     /// Whether this is still the conversation's own request: nobody on its way has given it other messages, nor anything

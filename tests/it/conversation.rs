@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::cache::{Cache, CacheLayer, Namespace, Values};
-use sluicegate::history::{Conversation, Normalize, Window};
+use sluicegate::history::{
+    Conversation, HistoryPolicy, LastTurns, Normalize, PolicyChain, Repair, StableWindow, Window,
+};
 use sluicegate::testing::{Gate, Reply, Scripted};
-use sluicegate::types::{ChatCompletion, ChatRequest, FunctionCall, Message, Messages, Role, ToolCall};
+use sluicegate::types::{
+    ChatCompletion, ChatRequest, Content, FunctionCall, HistoryTrace, Message, Messages, Part, Role, ToolCall,
+};
 use sluicegate::{Env, Error, ErrorKind, Layer, OptimizedClient};
 
 fn stack(upstream: &Arc<Scripted>, window: u64) -> OptimizedClient {
@@ -35,7 +39,13 @@ fn turn(random: &mut fastrand::Rng, number: usize) -> Vec<Message> {
     if random.u8(..10) == 0 {
         said.push(Message::system(format!("Rule {number}.")));
     }
-    said.push(Message::user(words(random)));
+    let mut question = Message::user(words(random));
+    match random.u8(..8) {
+        0 => question.content = Some(Content::Parts(vec![Part::text(words(random))])),
+        1 => question.content = Some(Content::Parts(vec![Part::text("A page:\n"), Part::text(words(random))])),
+        _ => {}
+    }
+    said.push(question);
     if random.u8(..4) == 0 {
         let function = FunctionCall { name: "look".into(), arguments: "{}".into(), ..FunctionCall::default() };
         let id = format!("call-{number}");
@@ -46,42 +56,91 @@ fn turn(random: &mut fastrand::Rng, number: usize) -> Vec<Message> {
     said
 }
 
+/// Says sixty turns to two stacks; one is shown the handle's requests, the other the whole conversation. The prompts must
+/// be the same. The smallest share of the log that was shown, in percent.
+async fn same_prompts(seed: u64, model: &str, stack: impl Fn(&Arc<Scripted>) -> OptimizedClient) -> usize {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let upstreams = [(); 2].map(|()| Arc::new(Scripted::new().always("So it is.")));
+    let [of_handle, of_whole] = [0, 1].map(|side| stack(&upstreams[side]));
+    let mut talk = Conversation::new(template());
+    talk.set_model(model);
+    let mut smallest = 100;
+    for number in 0..60 {
+        for message in turn(&mut random, number) {
+            talk.push(message);
+        }
+        if random.u8(..8) == 0 {
+            let text = serde_json::to_string(&talk).unwrap();
+            talk = serde_json::from_str(&text).unwrap();
+        }
+        let whole: Messages = talk.messages().iter().cloned().collect();
+        let whole = of_whole.chat(ChatRequest::new(model).messages(whole)).await.unwrap();
+        let answer = if random.bool() {
+            let answer = of_handle.chat(talk.request()).await.unwrap();
+            talk.answered(&answer);
+            answer
+        } else {
+            let stream = of_handle.chat_stream(talk.request()).await.unwrap();
+            talk.read(stream, |_| {}).await.unwrap()
+        };
+        assert_eq!(answer.text(), "So it is.");
+        // What was done this time, and not ever.
+        let ever = |trace: HistoryTrace| HistoryTrace { trimmed_tokens: 0, normalized_tokens: 0, ..trace };
+        assert_eq!(ever(answer.trace().history), ever(whole.trace().history), "seed {seed}, turn {number}");
+        smallest = smallest.min(talk.active_len() * 100 / talk.len());
+    }
+    let [handle, whole] = upstreams.map(|upstream| prompts(&upstream));
+    assert_eq!(handle.len(), 60);
+    for (number, (handle, whole)) in handle.iter().zip(&whole).enumerate() {
+        assert_eq!(texts(handle), texts(whole), "seed {seed}, turn {number}");
+        assert_eq!(handle, whole, "seed {seed}, turn {number}");
+    }
+    smallest
+}
+
 #[tokio::test]
 async fn the_prompts_are_those_of_sending_it_all_each_time() {
     for seed in 0..8 {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let upstreams = [(); 2].map(|()| Arc::new(Scripted::new().always("So it is.")));
-        let [of_handle, of_whole] = [0, 1].map(|side| stack(&upstreams[side], 400));
-        let mut talk = Conversation::new(template());
-        let mut shortest = usize::MAX;
-        for number in 0..60 {
-            for message in turn(&mut random, number) {
-                talk.push(message);
-            }
-            if random.u8(..8) == 0 {
-                let text = serde_json::to_string(&talk).unwrap();
-                talk = serde_json::from_str(&text).unwrap();
-            }
-            let whole: Messages = talk.messages().iter().cloned().collect();
-            of_whole.chat(ChatRequest::new("gpt-5-mini").messages(whole)).await.unwrap();
-            let answer = if random.bool() {
-                let answer = of_handle.chat(talk.request()).await.unwrap();
-                talk.answered(&answer);
-                answer
-            } else {
-                let stream = of_handle.chat_stream(talk.request()).await.unwrap();
-                talk.read(stream, |_| {}).await.unwrap()
-            };
-            assert_eq!(answer.text(), "So it is.");
-            shortest = shortest.min(talk.active_len() * 4 / talk.len());
+        let smallest = same_prompts(seed, "gpt-5-mini", |upstream| stack(upstream, 400)).await;
+        assert!(smallest < 25, "the active part is less than a quarter of the log");
+    }
+}
+
+#[tokio::test]
+async fn so_they_are_by_every_policy() {
+    type Make = fn() -> Arc<dyn HistoryPolicy>;
+    fn stable() -> StableWindow {
+        StableWindow::tokens(400).cached_price(0.1)
+    }
+    let policies: [(&str, Make, bool); 6] = [
+        ("gpt-5-mini", || Arc::new(StableWindow::tokens(400).cached_price(0.1).prompt_cache(100, 10)), true),
+        // Marks that a provider's cache asks for come back in what was kept.
+        ("claude-sonnet-4-5", || Arc::new(stable()), true),
+        ("gpt-5-mini", || Arc::new(PolicyChain::new().then(LastTurns::new(12)).then(Window::tokens(400))), false),
+        ("claude-sonnet-4-5", || Arc::new(PolicyChain::new().then(LastTurns::new(30)).then(stable())), false),
+        ("gpt-5-mini", || Arc::new(PolicyChain::new().then(stable())), true),
+        ("gpt-5-mini", || Arc::new(LastTurns::new(5)), true),
+    ];
+    for (number, (model, policy, drops)) in policies.into_iter().enumerate() {
+        for seed in 0..4 {
+            let smallest = same_prompts(seed, model, |upstream| {
+                let builder = OptimizedClient::builder(Arc::clone(upstream)).history(policy());
+                builder.normalize(Normalize::aggressive()).repair(Repair::fix()).build().unwrap()
+            });
+            assert_eq!(smallest.await < 50, drops, "policy {number}");
         }
-        let [handle, whole] = upstreams.map(|upstream| prompts(&upstream));
-        assert_eq!(handle.len(), 60);
-        for (number, (handle, whole)) in handle.iter().zip(&whole).enumerate() {
-            assert_eq!(texts(handle), texts(whole), "seed {seed}, turn {number}");
-            assert_eq!(handle, whole, "seed {seed}, turn {number}");
-        }
-        assert_eq!(shortest, 0, "the active part is less than a quarter of the log");
+    }
+}
+
+#[tokio::test]
+async fn so_they_are_where_a_stack_stands_on_another_with_a_history_of_its_own() {
+    for seed in 0..4 {
+        same_prompts(seed, "gpt-5-mini", |upstream| {
+            let inner = stack(upstream, 400);
+            let outer = StableWindow::tokens(600).cached_price(0.1);
+            OptimizedClient::builder(inner).history(outer).build().unwrap()
+        })
+        .await;
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use offenders::offenders;
 use sluicegate::history::{
-    Breakpoints, HistoryPolicy, KeepAll, LastTurns, Oversized, PolicyChain, Relevance, Repair, Rules, StableWindow,
-    Window,
+    Breakpoints, HistoryPolicy, KeepAll, LastTurns, Oversized, PolicyChain, Relevance, Repair, Rule, Rules,
+    StableWindow, Window,
 };
 use sluicegate::testing::Conversations;
 use sluicegate::testing::laws::PolicyLaws;
@@ -77,7 +77,7 @@ async fn keep_all_leaves_a_conversation_as_it_is_or_refuses_it() {
 #[cfg(feature = "summarize")]
 #[tokio::test]
 async fn a_summary_is_a_prompt_like_any_other() {
-    use sluicegate::history::{Rule, Summarize};
+    use sluicegate::history::Summarize;
     let make = |tokens| -> Arc<dyn HistoryPolicy> {
         let writer = sluicegate::testing::Scripted::new().always("They spoke of many things.");
         Arc::new(Summarize::with(writer, "gpt-4o").tokens(tokens).summary_tokens(20))
@@ -150,6 +150,62 @@ fn what_came_broken_is_put_right_once_and_nothing_said_is_lost() {
     assert!(put_right > 10_000, "{put_right} were broken");
 }
 
+/// Rules of one's own, too: what cannot be put right by them is refused, never sent.
+#[test]
+fn any_choice_of_rules_is_kept_or_refused() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut made_up = Conversations::new(5);
+    let (mut put_right, mut refused) = (0, 0);
+    for number in 0..20_000 {
+        let conversation = made_up.broken();
+        let mut rules = Rules::strict();
+        for _ in 0..random.usize(1..12) {
+            rules = rules.without(*random.choice(RULES).unwrap());
+        }
+        let repair = Repair::fix().rules(rules);
+        match repair.apply(conversation.clone()) {
+            Ok((fixed, repaired)) => {
+                put_right += usize::from(repaired > 0);
+                assert_eq!(rules.check(&fixed), Ok(()));
+                let (again, none) = repair.apply(fixed.clone()).unwrap();
+                assert!(again.ptr_eq(&fixed) && none == 0);
+                let after = texts(&fixed).join("\n");
+                for text in texts(&conversation) {
+                    assert!(after.contains(&text), "{text:?} is lost by {rules:?}: {conversation:#?}\n{fixed:#?}");
+                }
+            }
+            Err(error) => {
+                refused += 1;
+                println!("{number}: {error} {rules:?}");
+            }
+        }
+    }
+    println!("{put_right} {refused}");
+    assert!(put_right > 10_000 && refused < 200, "{put_right} {refused}");
+}
+
+const RULES: &[Rule] = &[
+    Rule::Present,
+    Rule::KnownRoles,
+    Rule::NoFunctions,
+    Rule::Content,
+    Rule::TextNotBlank,
+    Rule::Names,
+    Rule::FunctionNames,
+    Rule::CallsAnswered,
+    Rule::ResultsHaveCalls,
+    Rule::CallIds,
+    Rule::CallIdsOnce,
+    Rule::CallIdsPlain,
+    Rule::CallIdsShort,
+    Rule::InstructionsFirst,
+    Rule::UserFirst,
+    Rule::UsersApart,
+    Rule::AssistantsApart,
+    Rule::PrefillTrimmed,
+    Rule::UserLast,
+];
+
 #[tokio::test]
 async fn what_was_put_right_is_valid_after_every_policy() {
     use sluicegate::history::TokenBudget;
@@ -177,7 +233,10 @@ async fn what_was_put_right_is_valid_after_every_policy() {
 fn a_hundred_thousand_broken_messages_take_linear_time() {
     // Quadratic work on these would take minutes.
     let orphans = (0..50_000).map(|_| Message::tool("same", "r"));
-    let users = (0..50_000).map(|_| Message::user("u"));
+    let users = (0..50_000).map(|number| {
+        let extra = [(format!("field {number}"), number.into())].into_iter().collect();
+        Message { extra, ..Message::user("u") }
+    });
     let all: Messages = orphans.chain(users).collect();
     let (fixed, _) = Repair::fix().rules(Rules::strict()).apply(all).unwrap();
     assert_eq!(Rules::strict().check(&fixed), Ok(()));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluicegate::cache::Cache;
 use sluicegate::history::{Allowance, KeepAll, LastTurns, Oversized, PolicyChain, Relevance, Window};
 use sluicegate::testing::{Gate, Scripted};
 use sluicegate::types::{ChatRequest, HistoryTrace, StreamEvent};
@@ -24,6 +25,8 @@ fn stack(upstream: &Arc<Scripted>, history: impl Into<sluicegate::history::Histo
 async fn both(client: &OptimizedClient, upstream: &Scripted, request: &ChatRequest) -> HistoryTrace {
     let told = client.chat(request.clone()).await.unwrap().trace().history;
     let mut stream = client.chat_stream(request.clone()).await.unwrap();
+    let opening = stream.trace().history;
+    assert_eq!(opening, told, "it is known when the stream opens");
     let mut streamed = None;
     while let Some(event) = stream.next().await {
         if let StreamEvent::Finish(finish) = event.unwrap() {
@@ -104,4 +107,24 @@ async fn relevance_asks_its_embedder_and_does_without_one() {
     let [.., fallen_back, window] = sent.as_slice() else { panic!("two calls") };
     assert_eq!(fallen_back.messages, window.messages);
     assert_eq!((relevance.fallbacks(), stuck.calls(), stuck.active()), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn what_is_told_is_of_this_call_whoever_the_answer_was_paid_for() {
+    let gate = Gate::closed();
+    let upstream = Arc::new(Scripted::new().gate(&gate));
+    let builder = OptimizedClient::builder(Arc::clone(&upstream)).cache(Cache::memory(10));
+    let client = builder.history(LastTurns::new(1)).build().unwrap();
+    // They come to the same prompt.
+    let lengths = [3, 0, 9];
+    let calls = futures_util::future::join_all(lengths.map(|turns| client.chat(talk(turns))));
+    let (answers, ()) = tokio::join!(calls, async { gate.open() });
+    let trimmed: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().trace().history.trimmed_tokens).collect();
+    assert!(trimmed[1] == 0 && 0 < trimmed[0] && trimmed[0] < trimmed[2], "{trimmed:?}");
+    for (turns, trimmed) in lengths.into_iter().zip(trimmed) {
+        let hit = client.chat(talk(turns)).await.unwrap();
+        let stream = client.chat_stream(talk(turns)).await.unwrap();
+        assert_eq!([hit.trace(), stream.trace()].map(|trace| trace.history.trimmed_tokens), [trimmed; 2]);
+    }
+    assert_eq!(upstream.calls(), 1);
 }

@@ -2,6 +2,7 @@
 //! is, or covered by a summary, or left out because the budget demands it, and then it is in the next summary.
 
 mod echo;
+mod writers;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -102,12 +103,12 @@ impl Talk {
     }
 
     fn request(&self) -> ChatRequest {
-        ChatRequest::new("gpt-4o").messages(self.messages.clone())
+        ChatRequest::new("gpt-5").messages(self.messages.clone())
     }
 
     /// What a prompt of these messages neither sends nor covers; that it is valid and within its budget.
     fn missing(&self, sent: &Messages) -> Vec<usize> {
-        let tokens = COUNTER.request(&ChatRequest::new("gpt-4o").messages(sent.clone()));
+        let tokens = COUNTER.request(&ChatRequest::new("gpt-5").messages(sent.clone()));
         assert!(tokens <= LIMIT, "{tokens} tokens");
         let instructions = |messages: &Messages| messages.iter().filter(|m| m.role.is_instruction()).count();
         assert_eq!(instructions(sent), instructions(&self.messages), "all instructions are sent");
@@ -136,9 +137,9 @@ impl Talk {
         let turn: u64 = self.messages[start..end]
             .iter()
             .filter(|message| !message.role.is_instruction())
-            .map(|message| COUNTER.message("gpt-4o", message))
+            .map(|message| COUNTER.message("gpt-5", message))
             .sum();
-        let tokens = COUNTER.request(&ChatRequest::new("gpt-4o").messages(sent.clone()));
+        let tokens = COUNTER.request(&ChatRequest::new("gpt-5").messages(sent.clone()));
         assert!(tokens + turn > LIMIT, "{tokens} tokens were sent, and {turn} more would have fitted");
     }
 }
@@ -538,7 +539,7 @@ async fn a_summary_longer_than_its_room_is_cut() {
     let fit = policy.fit(request.messages.clone(), &TokenBudget::of(&request, &env)).await.unwrap();
     let summary = carrier(&fit.messages).text();
     assert!(summary.starts_with(HEADER) && summary.ends_with(" […]"), "{summary}");
-    let tokens = COUNTER.message("gpt-4o", carrier(&fit.messages));
+    let tokens = COUNTER.message("gpt-5", carrier(&fit.messages));
     assert!((55..80).contains(&tokens), "{tokens}");
 
     // A long last turn leaves less room than a summary was promised, or none.
@@ -552,7 +553,7 @@ async fn a_summary_longer_than_its_room_is_cut() {
         request.messages.push(say(Role::User, 999, words));
         let budget = TokenBudget::of(&request, &env);
         let fit = policy.fit(request.messages.clone(), &budget).await.unwrap();
-        let sent = ChatRequest::new("gpt-4o").messages(fit.messages.clone());
+        let sent = ChatRequest::new("gpt-5").messages(fit.messages.clone());
         assert!(COUNTER.request(&sent) <= LIMIT && u64::from(fit.trace.kept_tokens) == COUNTER.request(&sent));
         let texts: Vec<_> = fit.messages.iter().map(|message| message.text()).collect();
         let cut =

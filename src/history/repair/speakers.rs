@@ -70,7 +70,8 @@ fn append(first: &mut Message, mut second: Message) {
         (Some(text), Some(more)) => paragraph(text, &more),
         (one, other) => *one = one.take().or(other),
     }
-    first.extra.append(&mut second.extra);
+    // Not `append`, which goes through all that the first one has.
+    first.extra.extend(second.extra);
 }
 
 fn paragraph(text: &mut String, more: &str) {

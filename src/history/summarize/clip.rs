@@ -1,7 +1,7 @@
 //! A text cut to what fits.
 
 /// Stands where a text was cut.
-const MARK: &str = " […]";
+pub(super) const MARK: &str = " […]";
 
 /// The text, or as much of its beginning as fits, with a visible mark where it was cut. `None` when not even a word of
 /// it fits.

@@ -2,6 +2,9 @@
 //!
 //! A flight is a future that all who wait for it share: whoever is polled drives it, so when one goes away the others go
 //! on, and when the last goes, the flight ends and its request is cancelled. A task holds a share like everybody else.
+//!
+//! `futures-util`'s `Shared` alone would lose a wake-up: a flight that signals while it is polled wakes those who find it
+//! taken, and if who polled then goes away, nobody polls again. So whoever goes wakes the others.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,7 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
@@ -20,10 +23,50 @@ use super::keys::Key;
 
 /// What comes of a flight: the summary, or nothing, and then why is told elsewhere.
 pub(super) type Landed = Option<Arc<str>>;
-pub(super) type Flight = Shared<BoxFuture<'static, Landed>>;
 
-/// A flight that ends with the last who waits for it, and which of its key it is.
-type Numbered = (u64, WeakShared<BoxFuture<'static, Landed>>);
+/// Wakes all who wait for a flight; nobody before it was first polled.
+type Bell = Arc<Mutex<Option<Waker>>>;
+
+/// A share in a flight.
+#[derive(Clone)]
+pub(super) struct Flight {
+    /// There until it is dropped.
+    shared: Option<Shared<BoxFuture<'static, Landed>>>,
+    bell: Bell,
+}
+
+impl Future for Flight {
+    type Output = Landed;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed> {
+        self.shared.as_mut().map_or(Poll::Ready(None), |shared| shared.poll_unpin(cx))
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        // First, so that the others are woken only.
+        drop(self.shared.take());
+        let bell = self.bell.lock().clone();
+        if let Some(waker) = bell {
+            waker.wake();
+        }
+    }
+}
+
+/// A flight that ends with the last who waits for it.
+struct Open {
+    /// Which of its key it is.
+    number: u64,
+    shared: WeakShared<BoxFuture<'static, Landed>>,
+    bell: Bell,
+}
+
+impl Open {
+    fn share(&self) -> Option<Flight> {
+        Some(Flight { shared: Some(self.shared.upgrade()?), bell: Arc::clone(&self.bell) })
+    }
+}
 
 /// Who needs a summary.
 pub(super) enum Join {
@@ -38,7 +81,7 @@ pub(super) enum Join {
 /// The summaries under way.
 #[derive(Default)]
 pub(super) struct Flights {
-    open: Mutex<HashMap<Key, Numbered>>,
+    open: Mutex<HashMap<Key, Open>>,
     numbers: AtomicU64,
 }
 
@@ -57,7 +100,7 @@ impl Flights {
         start: impl FnOnce() -> BoxFuture<'static, Landed>,
     ) -> Join {
         let mut open = self.open.lock();
-        if let Some(flight) = open.get(&key).and_then(|(_, flight)| flight.upgrade()) {
+        if let Some(flight) = open.get(&key).and_then(Open::share) {
             return Join::Joined(flight);
         }
         // A flight that lands is written down before it is forgotten.
@@ -66,11 +109,13 @@ impl Flights {
         }
         let number = self.numbers.fetch_add(1, Relaxed);
         let forget = Forget { flights: Arc::downgrade(self), key, number };
-        let flight = Inside { flights: address(self), flight: start(), _forget: forget }.boxed().shared();
-        if let Some(weak) = flight.downgrade() {
-            open.insert(key, (number, weak));
+        let bell = Bell::default();
+        let inside = Inside { flights: address(self), flight: start(), bell: Arc::clone(&bell), _forget: forget };
+        let shared = inside.boxed().shared();
+        if let Some(weak) = shared.downgrade() {
+            open.insert(key, Open { number, shared: weak, bell: Arc::clone(&bell) });
         }
-        Join::Started(flight)
+        Join::Started(Flight { shared: Some(shared), bell })
     }
 
     /// Whether this thread is inside a flight of these: whoever waits for another would wait for itself.
@@ -97,6 +142,7 @@ fn address(flights: &Arc<Flights>) -> usize {
 struct Inside {
     flights: usize,
     flight: BoxFuture<'static, Landed>,
+    bell: Bell,
     _forget: Forget,
 }
 
@@ -104,6 +150,7 @@ impl Future for Inside {
     type Output = Landed;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed> {
+        self.bell.lock().get_or_insert_with(|| cx.waker().clone());
         POLLED.with_borrow_mut(|polled| polled.push(self.flights));
         let _leave = Leave;
         self.flight.as_mut().poll(cx)
@@ -130,7 +177,7 @@ impl Drop for Forget {
         let Some(flights) = self.flights.upgrade() else { return };
         let mut open = flights.open.lock();
         // Given up and started anew, the key may be another's already.
-        if open.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+        if open.get(&self.key).is_some_and(|flight| flight.number == self.number) {
             open.remove(&self.key);
         }
     }
@@ -163,6 +210,41 @@ mod tests {
         drop(first);
         end.send("done").unwrap();
         assert_eq!(second.await.as_deref(), Some("done"));
+        assert_eq!(flights.len(), 0);
+    }
+
+    /// How often it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicU64);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_goes_wakes_those_who_found_the_flight_taken() {
+        let (flights, woken, other) = (Arc::new(Flights::default()), Arc::new(Woken::default()), Arc::default());
+        let (waker, waits): (Waker, Arc<Mutex<Option<Flight>>>) = (woken.clone().into(), Arc::clone(&other));
+        let mut polls = 0;
+        let work = std::future::poll_fn(move |cx| {
+            polls += 1;
+            if polls > 1 {
+                return Poll::Ready(Some("done".into()));
+            }
+            // It signals, and before this poll has ended, another thread comes to poll: here it is the same one.
+            cx.waker().wake_by_ref();
+            assert!(waits.lock().as_mut().unwrap().poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+            Poll::Pending
+        });
+        let mut first = flight(flights.join([1; 32], || None, || work.boxed()));
+        *other.lock() = Some(first.clone());
+        assert!(poll!(&mut first).is_pending());
+        drop(first);
+        assert_eq!(woken.0.load(Relaxed), 1);
+        let other = other.lock().take().unwrap();
+        assert_eq!(other.await.as_deref(), Some("done"));
         assert_eq!(flights.len(), 0);
     }
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use quick_cache::{OptionsBuilder, Weighter};
 
 use super::keys::Key;
 use super::stats::Tally;
@@ -44,8 +44,21 @@ impl Memory {
     pub(super) fn new(bytes: u64) -> Self {
         /// A summary of 500 tokens has about this many bytes.
         const TYPICAL: u64 = 2_048;
+        /// No summary longer than a shard is remembered, so there are no more of them than hold so much each.
+        const SHARD: u64 = 1 << 20;
         let items = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX).clamp(1, 1 << 20);
-        let summaries = Cache::with_weighter(items, bytes, Weight);
+        let shards = (bytes / SHARD).clamp(1, 16) as usize;
+        let options = OptionsBuilder::new()
+            // quick_cache would round up.
+            .shards(1 << shards.ilog2())
+            .estimated_items_capacity(items)
+            .weight_capacity(bytes)
+            .build();
+        let summaries = match options {
+            Ok(options) => Cache::with_options(options, Weight, Default::default(), Default::default()),
+            // All that must be set is.
+            Err(_) => Cache::with_weighter(items, bytes, Weight),
+        };
         Self { summaries, failed: Cache::new(FAILED), tally: Tally::default() }
     }
 
@@ -77,6 +90,15 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_summary_is_remembered() {
+        for (memory, summary) in [(1 << 16, 40_000), (1 << 20, 400_000), (16 << 20, 900_000)] {
+            let memory = Memory::new(memory);
+            memory.put([1; 32], "x".repeat(summary).into());
+            assert_eq!(memory.get(&[1; 32]).map(|text| text.len()), Some(summary));
+        }
+    }
 
     #[test]
     fn is_bounded_and_pauses_double() {

@@ -45,7 +45,9 @@ use crate::types::{ChatBody, Deadline, Messages, Priority, Tenant};
 ///
 /// The summary is one message of the user, after the instructions that come before the kept turns. It begins with
 /// `Summary of the conversation so far:` and an empty line. It is not an instruction, so that nothing quoted from the
-/// conversation gains authority by it. A summary longer than its room is cut, with a visible mark.
+/// conversation gains authority by it. A turn follows it, so it stands before another message of the user: OpenAI takes that
+/// and Anthropic joins the two, but not every template of an open model does ([`Rule::UsersApart`](super::Rule::UsersApart)).
+/// A summary longer than its room is cut, with a visible mark.
 ///
 /// Where a conversation is cut depends on its messages and the limit only, so callers without state, which bring the whole
 /// conversation each time, are served as well: summaries are remembered under a hash of all the messages they stand for, and

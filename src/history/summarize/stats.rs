@@ -23,7 +23,8 @@ pub struct SummaryStats {
     pub input_tokens: u64,
     /// Output tokens, as far as the answers said so.
     pub output_tokens: u64,
-    /// What they cost, as far as the model's price is known.
+    /// What they cost, as the answers' [`Trace::cost`](crate::types::Trace::cost) tells it (a hit in the writer's own cache
+    /// nothing), else as far as the model's price is known.
     pub cost: Cost,
     /// Why the last attempt that failed did.
     pub last_error: Option<Error>,
@@ -45,11 +46,12 @@ impl Tally {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn used(&self, model: &str, usage: Option<&Usage>, env: &Env) {
-        let Some(usage) = usage else { return };
-        self.input_tokens.fetch_add(usage.prompt_tokens, Relaxed);
-        self.output_tokens.fetch_add(usage.completion_tokens, Relaxed);
-        let cost = env.prices().cost(model, usage).unwrap_or_default();
+    pub(super) fn used(&self, model: &str, usage: Option<&Usage>, billed: Option<Cost>, env: &Env) {
+        if let Some(usage) = usage {
+            self.input_tokens.fetch_add(usage.prompt_tokens, Relaxed);
+            self.output_tokens.fetch_add(usage.completion_tokens, Relaxed);
+        }
+        let cost = billed.or_else(|| env.prices().cost(model, usage?)).unwrap_or_default();
         self.picos.fetch_add(cost.picos(), Relaxed);
     }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
 
-use super::clip::clip;
+use super::clip::{MARK, clip};
 use super::flight::Landed;
 use super::keys::Key;
 use super::memory::Memory;
@@ -15,6 +16,7 @@ use super::quote::{Piece, Quote};
 use crate::client::LlmClient;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::history::fit::length;
 use crate::types::{ChatRequest, FinishReason, Messages, Priority, Tenant};
 
 /// Marks a request for a summary, in its extensions: no [`Summarize`](super::Summarize) on its way touches it, so a stack
@@ -87,7 +89,8 @@ impl Writer {
 
     /// The summary so far and as much of what is new as one request takes make a new summary, and so on to the end.
     async fn fold(&self, job: Job, memory: &Memory, env: &Env) -> Result<Arc<str>> {
-        let mut pieces = self.quote(&job, env);
+        let job = Arc::new(job);
+        let mut pieces = self.quoted(&job, env).await?;
         let mut summary = job.base.as_ref().map(|(_, text)| Arc::clone(text));
         while !pieces.is_empty() {
             let (mut request, ends) = self.next(summary.as_deref(), &mut pieces, env);
@@ -105,6 +108,21 @@ impl Writer {
             summary = Some(text);
         }
         summary.ok_or_else(|| Error::new(ErrorKind::Other, "history", "there was nothing to summarise"))
+    }
+
+    /// What is to be summarised, as lines. Each is counted, so a long stretch is quoted on Tokio's threads for blocking work.
+    async fn quoted(&self, job: &Arc<Job>, env: &Env) -> Result<VecDeque<Piece>> {
+        /// As much as is counted in place elsewhere ([`count_ahead`](crate::tokens::count_ahead)).
+        const LARGE: usize = 256 << 10;
+        let from = job.base.as_ref().map_or(0, |(end, _)| *end);
+        let end = job.keys.last().map_or(from, |(end, _)| *end);
+        let bytes: usize = job.messages.get(from..end).unwrap_or_default().iter().map(|message| length(message)).sum();
+        if bytes <= LARGE || Handle::try_current().is_err() {
+            return Ok(self.quote(job, env));
+        }
+        let (writer, job, counting) = (self.clone(), Arc::clone(job), env.clone());
+        let quoted = env.tasks().spawn_blocking(move || writer.quote(&job, &counting)).await;
+        quoted.map_err(|_| Error::new(ErrorKind::Panicked, "history", "counting what is to be summarised panicked"))
     }
 
     fn quote(&self, job: &Job, env: &Env) -> VecDeque<Piece> {
@@ -172,19 +190,21 @@ impl Writer {
     async fn ask(&self, request: ChatRequest, memory: &Memory, env: &Env) -> Result<String> {
         memory.tally.asked();
         let answer = self.client.chat(request).await;
-        let usage = match &answer {
-            Ok(answer) => answer.usage.as_ref(),
-            Err(error) => error.usage(),
+        let (usage, billed) = match &answer {
+            Ok(answer) => (answer.usage.as_ref(), answer.trace().cost),
+            Err(error) => (error.usage(), None),
         };
-        memory.tally.used(&self.model, usage, env);
+        memory.tally.used(&self.model, usage, billed, env);
         let answer = answer?;
-        let filtered = |choice: &crate::types::Choice| choice.finish_reason == Some(FinishReason::ContentFilter);
-        if answer.choices.first().is_some_and(filtered) {
+        let finish = answer.choices.first().and_then(|choice| choice.finish_reason.as_ref());
+        if finish == Some(&FinishReason::ContentFilter) {
             return Err(Error::new(ErrorKind::ContentFilter, "history", "the summary was filtered"));
         }
-        let text = answer.text().trim();
+        // The model cuts without a mark.
+        let mark = if finish == Some(&FinishReason::Length) { MARK } else { "" };
+        let text = format!("{}{mark}", answer.text().trim());
         let most = u64::from(self.summary_tokens);
-        let text = clip(text, |text| env.counter().text(&self.model, text) <= most).unwrap_or_default();
+        let text = clip(&text, |text| env.counter().text(&self.model, text) <= most).unwrap_or_default();
         if !text.contains(char::is_alphanumeric) {
             return Err(Error::new(ErrorKind::Decode, "history", "the summary has no words"));
         }
