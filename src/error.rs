@@ -175,6 +175,20 @@ impl Error {
         Self::new(ErrorKind::Config, origin, format!("{setting} = {value}: {remedy}"))
     }
 
+    /// Refuses a setting, unless it is within this range.
+    pub(crate) fn unless_within<T: PartialOrd + fmt::Debug>(
+        origin: &'static str,
+        setting: &str,
+        value: T,
+        range: std::ops::RangeInclusive<T>,
+    ) -> Result<()> {
+        if range.contains(&value) {
+            return Ok(());
+        }
+        let advice = format!("use {:?} to {:?}", range.start(), range.end());
+        Err(Self::config(origin, setting, format_args!("{value:?}"), &advice))
+    }
+
     /// A refused request: which field, the value it had, and what to do instead.
     pub fn invalid(origin: &'static str, field: &str, value: impl fmt::Display, remedy: &str) -> Self {
         Self::new(ErrorKind::InvalidRequest, origin, format!("{field} = {value}: {remedy}"))

@@ -156,9 +156,7 @@ impl Bulk {
     }
 
     fn check(&self) -> Result<()> {
-        if !(1..=MOST).contains(&self.concurrency) {
-            return Err(Error::config(ORIGIN, "concurrency", self.concurrency, "take from 1 to 100000"));
-        }
+        Error::unless_within(ORIGIN, "concurrency", self.concurrency, 1..=MOST)?;
         if let CheckpointSync::Every(interval) = self.sync
             && !(Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&interval)
         {

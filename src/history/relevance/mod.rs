@@ -218,9 +218,7 @@ impl HistoryPolicy for Relevance {
     fn check(&self) -> Result<()> {
         self.window.check()?;
         let refuse = |setting, value: String, advice| Err(Error::config("history", setting, value, advice));
-        if !(1..=CANDIDATES_AT_MOST).contains(&self.candidates) {
-            return refuse("candidates", self.candidates.to_string(), "compare 1 to 2047 turns");
-        }
+        Error::unless_within("history", "candidates", self.candidates, 1..=CANDIDATES_AT_MOST)?;
         if self.remember <= self.candidates {
             return refuse("remember", self.remember.to_string(), "remember more vectors than turns are compared");
         }

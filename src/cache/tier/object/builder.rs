@@ -111,11 +111,9 @@ impl ObjectsBuilder {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting out of its range.
     pub fn build(self) -> Result<Objects> {
         let (least, minute) = (Duration::from_millis(1), Duration::from_secs(60));
-        check_wait("get_timeout", self.get_timeout, least, minute)?;
-        check_wait("put_timeout", self.put_timeout, least, 5 * minute)?;
-        if !(1..=100_000).contains(&self.max_in_flight) {
-            return Err(Error::config(ORIGIN, "max_in_flight", self.max_in_flight, "use 1 to 100000"));
-        }
+        Error::unless_within(ORIGIN, "get_timeout", self.get_timeout, least..=minute)?;
+        Error::unless_within(ORIGIN, "put_timeout", self.put_timeout, least..=5 * minute)?;
+        Error::unless_within(ORIGIN, "max_in_flight", self.max_in_flight, 1..=100_000)?;
         let prefix = (1..=128).contains(&self.prefix.len()).then(|| Path::parse(&self.prefix).ok()).flatten();
         let Some(prefix) = prefix.filter(|prefix| !prefix.is_root()) else {
             let advice = "use 1 to 128 bytes, folders divided by '/', none of them empty, '.' or '..'";
@@ -123,13 +121,6 @@ impl ObjectsBuilder {
         };
         Ok(Objects::new(self, Names::new(prefix)))
     }
-}
-
-fn check_wait(setting: &str, wait: Duration, least: Duration, most: Duration) -> Result<()> {
-    if (least..=most).contains(&wait) {
-        return Ok(());
-    }
-    Err(Error::config(ORIGIN, setting, format_args!("{wait:?}"), &format!("use {least:?} to {most:?}")))
 }
 
 impl fmt::Debug for ObjectsBuilder {

@@ -148,11 +148,11 @@ impl RedisBuilder {
     /// certificates that cannot be read, or files of them with a URL without TLS.
     pub fn build(self) -> Result<Redis> {
         let ms = Duration::from_millis;
-        check_wait("get_timeout", self.get_timeout, ms(1), ms(10_000))?;
-        check_wait("put_timeout", self.put_timeout, ms(1), ms(60_000))?;
-        check_wait("connect_timeout", self.connect_timeout, ms(10), ms(60_000))?;
-        check_count("pool", self.pool, 64)?;
-        check_count("max_in_flight", self.max_in_flight, 1_000_000)?;
+        Error::unless_within(ORIGIN, "get_timeout", self.get_timeout, ms(1)..=ms(10_000))?;
+        Error::unless_within(ORIGIN, "put_timeout", self.put_timeout, ms(1)..=ms(60_000))?;
+        Error::unless_within(ORIGIN, "connect_timeout", self.connect_timeout, ms(10)..=ms(60_000))?;
+        Error::unless_within(ORIGIN, "pool", self.pool, 1..=64)?;
+        Error::unless_within(ORIGIN, "max_in_flight", self.max_in_flight, 1..=1_000_000)?;
         if self.prefix.is_empty() || self.prefix.len() > 128 || !self.prefix.bytes().all(|b| b.is_ascii_graphic()) {
             let advice = "use 1 to 128 visible ASCII characters";
             return Err(Error::config(ORIGIN, "prefix", format_args!("{} bytes", self.prefix.len()), advice));
@@ -208,20 +208,6 @@ impl RedisBuilder {
         });
         builder
     }
-}
-
-fn check_wait(setting: &str, wait: Duration, least: Duration, most: Duration) -> Result<()> {
-    if (least..=most).contains(&wait) {
-        return Ok(());
-    }
-    Err(Error::config(ORIGIN, setting, format_args!("{wait:?}"), &format!("use {least:?} to {most:?}")))
-}
-
-fn check_count(setting: &str, count: usize, most: usize) -> Result<()> {
-    if (1..=most).contains(&count) {
-        return Ok(());
-    }
-    Err(Error::config(ORIGIN, setting, count, &format!("use 1 to {most}")))
 }
 
 impl fmt::Debug for RedisBuilder {
