@@ -22,9 +22,9 @@ use std::collections::HashMap;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::Load;
-use super::limit::{Debit, Rates};
 use super::queue::{Place, Queue, Waiter};
+use super::rate::{Ask, Debit, Held, Rates};
+use super::{Load, Outcome};
 use crate::types::Priority;
 
 /// What the lock guards.
@@ -32,8 +32,7 @@ use crate::types::Priority;
 pub(super) struct Core {
     concurrency: usize,
     in_flight: usize,
-    reserved: u64,
-    rates: Rates,
+    pub(super) rates: Rates,
     pub(super) queue: Queue,
     /// Let in, and not polled since.
     pub(super) granted: HashMap<Place, Grant>,
@@ -44,8 +43,6 @@ pub(super) struct Core {
 /// What a call holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grant {
-    pub(super) input: u64,
-    pub(super) tokens: u64,
     debit: Debit,
 }
 
@@ -54,8 +51,8 @@ pub(super) struct Grant {
 pub(super) enum Blocked {
     /// Until somebody leaves.
     Full,
-    /// Until then, by a rate.
-    Until(Instant),
+    /// By a rate.
+    Rate(Held),
 }
 
 impl Core {
@@ -63,7 +60,6 @@ impl Core {
         Self {
             concurrency: concurrency.unwrap_or(usize::MAX),
             in_flight: 0,
-            reserved: 0,
             rates,
             queue: Queue::default(),
             granted: HashMap::new(),
@@ -72,64 +68,61 @@ impl Core {
     }
 
     pub(super) fn load(&self) -> Load {
-        Load::new(self.in_flight, self.queue.len(), self.reserved)
+        Load::new(self.in_flight, self.queue.len(), self.rates.reserved())
     }
 
     /// Lets one in at once, if nobody of its class or above waits and it can start.
-    pub(super) fn take_ahead(&mut self, priority: Priority, input: u64, tokens: u64, now: Instant) -> Option<Grant> {
+    pub(super) fn take_ahead(&mut self, priority: Priority, ask: Ask, now: Instant) -> Option<Grant> {
         let ahead = self.queue.is_ahead_of_all(self.queue.next_place(priority));
-        ahead.then(|| self.take(input, tokens, false, now).ok()).flatten()
+        ahead.then(|| self.take(ask, now).ok()).flatten()
     }
 
     /// Enters the queue. The real waker comes with the first poll, which must follow at once.
-    pub(super) fn enter(&mut self, priority: Priority, input: u64, tokens: u64) -> Place {
-        self.queue.enter(priority, Waiter { input, tokens, waker: Waker::noop().clone() })
+    pub(super) fn enter(&mut self, priority: Priority, ask: Ask) -> Place {
+        self.queue.enter(priority, Waiter { ask, waker: Waker::noop().clone() })
     }
 
-    /// The earliest moment at which so many tokens could start, as far as the rates can tell: a call in flight may end
-    /// at once and give back all it reserved.
-    pub(super) fn earliest(&mut self, tokens: u64, now: Instant) -> Option<Instant> {
-        self.rates.earliest(tokens, self.reserved, now)
-    }
-
-    /// Takes a place and both rates, all or nothing.
-    pub(super) fn take(&mut self, input: u64, tokens: u64, has_request: bool, now: Instant) -> Result<Grant, Blocked> {
+    /// Takes a place and what it asks of the rates, all or nothing.
+    pub(super) fn take(&mut self, ask: Ask, now: Instant) -> Result<Grant, Blocked> {
         if self.in_flight >= self.concurrency {
             return Err(Blocked::Full);
         }
-        let debit = self.rates.take(tokens, has_request, now).map_err(Blocked::Until)?;
+        let debit = self.rates.take(ask, now).map_err(Blocked::Rate)?;
         self.in_flight += 1;
-        self.reserved += tokens;
-        Ok(Grant { input, tokens, debit })
+        Ok(Grant { debit })
     }
 
-    /// Frees what a call held; `charged` are its true tokens.
-    pub(super) fn release(&mut self, grant: Grant, charged: u64, now: Instant) {
+    /// Frees what a call held; `None`: it was abandoned.
+    pub(super) fn release(&mut self, grant: Grant, outcome: Option<&Outcome<'_>>, now: Instant) {
         self.in_flight -= 1;
-        self.reserved -= grant.tokens;
-        self.rates.settle(grant.debit, charged, now);
+        self.rates.settle(grant.debit, outcome, now);
+    }
+
+    /// Frees what was granted to somebody who left before he saw it, as if it had never been.
+    pub(super) fn take_back(&mut self, grant: Grant, now: Instant) {
+        self.in_flight -= 1;
+        self.rates.undo(grant.debit, now);
     }
 
     /// Lets in as many heads as can start, then sees to it that the next one has a timer if it needs one. Returns whom
     /// to wake. `me` looks after itself.
-    pub(super) fn let_in(&mut self, me: Option<Place>, mut has_request: bool, now: Instant) -> Vec<Waker> {
+    pub(super) fn let_in(&mut self, me: Option<Place>, now: Instant) -> Vec<Waker> {
         let mut wake = Vec::new();
         loop {
             let Some((place, head)) = self.queue.head() else {
                 self.told = None;
                 return wake;
             };
-            match self.take(head.input, head.tokens, has_request, now) {
+            match self.take(head.ask, now) {
                 Ok(grant) => {
                     self.granted.insert(place, grant);
                     wake.extend(self.queue.pop().map(|waiter| waiter.waker));
-                    has_request = false;
                 }
                 Err(Blocked::Full) => {
                     self.told = None;
                     return wake;
                 }
-                Err(Blocked::Until(at)) => {
+                Err(Blocked::Rate(Held { until: at, .. })) => {
                     let knows = me == Some(place) || self.told.is_some_and(|(who, when)| who == place && when <= at);
                     if !knows {
                         wake.extend(self.queue.head().map(|(_, head)| head.waker.clone()));

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::decision::{Core, Grant};
-use super::limit::Rates;
+use super::rate::Rates;
 use super::ticket::Ticket;
 use super::{Job, Load, ORIGIN, Outcome, Permit, PermitGuard, Scheduler};
 use crate::env::Env;
@@ -45,7 +45,6 @@ pub(super) struct Shared {
     closing: CancellationToken,
     concurrency: Option<usize>,
     queue_limit: usize,
-    most_tokens: Option<u64>,
     timed: bool,
     pub(super) core: Mutex<Core>,
 }
@@ -64,7 +63,6 @@ impl AdmissionGate {
             closing: env.closing().child_token(),
             concurrency,
             queue_limit,
-            most_tokens: rates.most_tokens(),
             timed: rates.is_limited(),
             core: Mutex::new(Core::new(concurrency, rates)),
         };
@@ -131,29 +129,17 @@ impl Shared {
         if self.closing.is_cancelled() {
             return Err(shut_down());
         }
-        // Sums of reservations must not overflow, whatever a job claims.
-        let (input, mut tokens) = (job.input_tokens, job.total_tokens().min(1 << 40));
-        if job.output_is_guess {
-            // Whoever asks for no more than the limit must not be kept out for ever by what others were answered.
-            tokens = tokens.min(self.most_tokens.unwrap_or(u64::MAX).max(input.min(tokens)));
-        }
-        if let Some(most) = self.most_tokens.filter(|most| tokens > *most) {
-            let remedy = format!(
-                "above the limit of {most} tokens per minute, so it can never start; shorten the prompt, set a lower \
-                 output limit, or raise Admission::tpm"
-            );
-            return Err(Error::invalid(ORIGIN, "tokens", tokens, &remedy));
-        }
         let now = if job.deadline.is_some() { self.env.now() } else { self.now() };
         let too_late = |start: Instant| job.deadline.is_some_and(|deadline| start >= deadline);
         if too_late(now) {
             return refuse(ErrorKind::Deadline, "its deadline had passed before it asked for admission".to_owned());
         }
         let mut core = self.core.lock();
-        if let Some(grant) = core.take_ahead(job.priority, input, tokens, now) {
+        let ask = core.rates.ask(job)?;
+        if let Some(grant) = core.take_ahead(job.priority, ask, now) {
             return Ok(Entry::Admitted(grant));
         }
-        if let Some(start) = core.earliest(tokens, now).filter(|start| too_late(*start)) {
+        if let Some(start) = core.rates.earliest(ask, now).filter(|start| too_late(*start)) {
             let wait = start.saturating_duration_since(now).as_millis();
             let message = format!("the limits per minute allow it in {wait} ms at the earliest, after its deadline");
             return refuse(ErrorKind::Deadline, message);
@@ -163,7 +149,7 @@ impl Shared {
             let advice = "send less, or raise Admission::queue or the limits they wait for";
             return refuse(ErrorKind::Overloaded, format!("{waiting} calls wait already; {advice}"));
         }
-        let place = core.enter(job.priority, input, tokens);
+        let place = core.enter(job.priority, ask);
         Ok(Entry::Queued(Ticket::new(self, place)))
     }
 
@@ -189,11 +175,9 @@ struct Held {
 
 impl PermitGuard for Held {
     fn release(self: Box<Self>, outcome: Option<Outcome<'_>>) {
-        let Grant { input, tokens, .. } = self.grant;
-        let charged = outcome.map_or(0, |outcome| outcome.charge(input, tokens));
         self.shared.change(|core, now| {
-            core.release(self.grant, charged, now);
-            core.let_in(None, false, now)
+            core.release(self.grant, outcome.as_ref(), now);
+            core.let_in(None, now)
         });
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layer;
 use crate::types::{
     ChatRequest, ChatResponse, ChatStream, Deadline, EmbedRequest, EmbedResponse, Extensions, Priority, StreamEvent,
-    Usage,
+    Tenant, Usage,
 };
 
 /// Admits every attempt through a [`Scheduler`].
@@ -122,6 +122,7 @@ impl Scheduled {
         let priority = extensions.get::<Priority>().copied().unwrap_or_default();
         let deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
         let job = Job::new(model).tokens(estimate.input, estimate.output).priority(priority).deadline(deadline);
+        let job = job.tenant(extensions.get::<Tenant>().map(|Tenant(name)| name.as_str()));
         let job = Job { output_is_guess: estimate.output_is_guess, ..job };
         // A scheduler of the user's own need not know of the shutdown.
         let admitted = self.env.closing().run_until_cancelled(self.scheduler.admit(&job)).await;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The parts: `admission` holds the settings, `gate` the scheduler, `decision` what its lock guards and what must hold,
-//! `ticket` a place in the queue, `queue` the order of those who wait, `limit` the two rates, `estimate` the guess of a
+//! `ticket` a place in the queue, `queue` the order of those who wait, `rate` what is allowed per minute, `estimate` the guess of a
 //! request's tokens, `permit` what is handed out, `layer` the client around it; `sliding` a limit by key for a service's own
 //! endpoints.
 
@@ -18,9 +18,9 @@ mod decision;
 mod estimate;
 mod gate;
 mod layer;
-mod limit;
 mod permit;
 mod queue;
+mod rate;
 mod sliding;
 mod ticket;
 
@@ -135,6 +135,8 @@ pub struct Job<'a> {
     pub output_tokens: u64,
     /// When its answer must be there.
     pub deadline: Option<Instant>,
+    /// Whose it is.
+    pub tenant: Option<&'a str>,
     /// Whether the output is an average of other answers, not a limit that the request sets.
     output_is_guess: bool,
 }
@@ -143,7 +145,7 @@ impl<'a> Job<'a> {
     /// A job of normal priority, without tokens and without deadline.
     pub fn new(model: &'a str) -> Self {
         let (priority, deadline) = (Priority::default(), None);
-        Self { model, priority, input_tokens: 0, output_tokens: 0, deadline, output_is_guess: false }
+        Self { model, priority, input_tokens: 0, output_tokens: 0, deadline, tenant: None, output_is_guess: false }
     }
 
     /// Sets the estimate of its tokens.
@@ -164,6 +166,13 @@ impl<'a> Job<'a> {
     #[must_use]
     pub fn deadline(mut self, deadline: Option<Instant>) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Says whose it is.
+    #[must_use]
+    pub fn tenant(mut self, tenant: Option<&'a str>) -> Self {
+        self.tenant = tenant;
         self
     }
 

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::task::Waker;
 
+use super::rate::Ask;
 use crate::types::Priority;
 
 /// A place in the queue: the smallest goes first. The class decides, then the order of arrival.
@@ -16,8 +17,7 @@ pub(super) struct Place {
 /// One who waits.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) input: u64,
-    pub(super) tokens: u64,
+    pub(super) ask: Ask,
     /// Whom to wake when it is granted, or has become the head and must set a timer.
     pub(super) waker: Waker,
 }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn waiter(tokens: u64) -> Waiter {
-        Waiter { input: 0, tokens, waker: Waker::noop().clone() }
+        Waiter { ask: Ask::of(tokens), waker: Waker::noop().clone() }
     }
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
         for (tokens, priority) in (0..).zip(order) {
             queue.enter(priority, waiter(tokens));
         }
-        let popped: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|waiter| waiter.tokens).collect();
+        let popped: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|waiter| waiter.ask.tokens()).collect();
         assert_eq!(popped, [2, 4, 1, 3, 0, 5]);
     }
 

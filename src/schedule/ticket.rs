@@ -74,7 +74,7 @@ impl<'a> Ticket<'a> {
                 stale = Some(std::mem::replace(&mut waiter.waker, waker.clone()));
             }
             if core.queue.head().is_some_and(|(head, _)| head == self.place) {
-                wake = core.let_in(Some(self.place), false, now);
+                wake = core.let_in(Some(self.place), now);
             }
         }
         let turn = match (core.granted.remove(&self.place), core.told) {
@@ -107,10 +107,9 @@ impl Drop for Ticket<'_> {
             left = core.queue.leave(self.place);
             if let Some(grant) = core.granted.remove(&self.place) {
                 // Its turn goes on as if it had been the next one's: the request with it, or one of the rate is lost.
-                core.release(grant, 0, now);
-                return core.let_in(None, true, now);
+                core.take_back(grant, now);
             }
-            core.let_in(None, false, now)
+            core.let_in(None, now)
         });
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Both see the same instant, given to them as nanoseconds since the start: a decision is made for one moment, and a
 //! clock that goes backwards is a clock that stands still.
+//!
+//! A job is resolved once, when it enters, into what it asks for ([`Ask`]); then the rates give all of it or nothing
+//! ([`Rates::take`]), and are told how the call ended ([`Rates::settle`]) or that it never began ([`Rates::undo`]).
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
@@ -12,7 +15,9 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::{Job, ORIGIN, Outcome};
 use crate::env::after;
+use crate::error::{Error, Result};
 
 const MINUTE_NANOS: u64 = 60_000_000_000;
 
@@ -22,13 +27,42 @@ pub(super) struct Rates {
     started: Instant,
     requests: Option<RequestRate>,
     tokens: Option<TokenRate>,
+    /// Tokens of the calls in flight.
+    reserved: u64,
 }
 
-/// What a start took from the bucket, needed to put it right later.
+/// What a job takes from the rates.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask {
+    input: u64,
+    tokens: u64,
+}
+
+#[cfg(test)]
+impl Ask {
+    pub(super) fn of(tokens: u64) -> Self {
+        Self { input: tokens, tokens }
+    }
+
+    pub(super) fn tokens(self) -> u64 {
+        self.tokens
+    }
+}
+
+/// What a start took, needed to put it right later.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Debit {
-    tokens: u64,
+    ask: Ask,
     fill: u64,
+}
+
+/// Why a job cannot start now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    /// When to ask again.
+    pub(super) until: Instant,
+    /// Whether everybody is held back, and not only those who share a key with it.
+    pub(super) all: bool,
 }
 
 impl Rates {
@@ -36,7 +70,7 @@ impl Rates {
     pub(super) fn new(rpm: Option<NonZeroU32>, tpm: Option<NonZeroU32>, burst: Duration, started: Instant) -> Self {
         let requests = rpm.map(|rpm| RequestRate::new(rpm, burst));
         let tokens = tpm.map(|tpm| TokenRate::new(tpm, burst));
-        Self { started, requests, tokens }
+        Self { started, requests, tokens, reserved: 0 }
     }
 
     /// Whether any rate is set, so that the time matters.
@@ -44,43 +78,76 @@ impl Rates {
         self.requests.is_some() || self.tokens.is_some()
     }
 
-    /// The most tokens one job may have.
-    pub(super) fn most_tokens(&self) -> Option<u64> {
-        self.tokens.as_ref().map(|rate| rate.per_minute)
+    /// Tokens of the calls in flight.
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved
     }
 
-    /// Takes one request and these tokens, both or neither; or says when to ask again.
+    /// What this job takes.
     ///
-    /// `has_request` is for one who takes over the start of another who gave up at this moment: its request is taken
-    /// already.
-    pub(super) fn take(&mut self, tokens: u64, has_request: bool, now: Instant) -> Result<Debit, Instant> {
+    /// # Errors
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for one above a limit, which could never start.
+    pub(super) fn ask(&self, job: &Job<'_>) -> Result<Ask> {
+        // Sums of reservations must not overflow, whatever a job claims.
+        let (input, mut tokens) = (job.input_tokens, job.total_tokens().min(1 << 40));
+        let most = self.tokens.as_ref().map_or(u64::MAX, |rate| rate.per_minute);
+        if job.output_is_guess {
+            // Whoever asks for no more than the limit must not be kept out for ever by what others were answered.
+            tokens = tokens.min(most.max(input.min(tokens)));
+        }
+        if tokens > most {
+            let remedy = format!(
+                "above the limit of {most} tokens per minute, so it can never start; shorten the prompt, set a lower \
+                 output limit, or raise Admission::tpm"
+            );
+            return Err(Error::invalid(ORIGIN, "tokens", tokens, &remedy));
+        }
+        Ok(Ask { input, tokens })
+    }
+
+    /// Takes all that is asked, or nothing and says when to ask again.
+    pub(super) fn take(&mut self, ask: Ask, now: Instant) -> std::result::Result<Debit, Held> {
         let at = self.nanos(now);
         // Tokens are only looked at first: governor cannot give a request back.
-        if let Some(rate) = &mut self.tokens {
-            rate.ready(tokens, at).map_err(|ready| self.instant(ready))?;
-        }
-        if let Some(rate) = self.requests.as_mut().filter(|_| !has_request) {
-            rate.take(at).map_err(|ready| self.instant(ready))?;
-        }
-        let fill = self.tokens.as_mut().map_or(0, |rate| rate.take(tokens));
-        Ok(Debit { tokens, fill })
+        let tokens = self.tokens.as_mut().map_or(Ok(()), |rate| rate.ready(ask.tokens, at));
+        let taken = tokens.and_then(|()| self.requests.as_mut().map_or(Ok(()), |rate| rate.take(at)));
+        taken.map_err(|ready| Held { until: self.instant(ready), all: true })?;
+        let fill = self.tokens.as_mut().map_or(0, |rate| rate.take(ask.tokens));
+        self.reserved += ask.tokens;
+        Ok(Debit { ask, fill })
     }
 
-    /// The earliest moment at which these tokens could start if nobody else did and all that is reserved now were
-    /// given back; `None` when that is now.
-    pub(super) fn earliest(&mut self, tokens: u64, reserved: u64, now: Instant) -> Option<Instant> {
-        let at = self.nanos(now);
-        let tokens = self.tokens.as_mut().and_then(|rate| rate.reach(tokens, reserved, at).err()).unwrap_or(0);
+    /// The earliest moment at which this could start if nobody else did and all that is reserved now were given back;
+    /// `None` when that is now.
+    pub(super) fn earliest(&mut self, ask: Ask, now: Instant) -> Option<Instant> {
+        let (at, reserved) = (self.nanos(now), self.reserved);
+        let tokens = self.tokens.as_mut().and_then(|rate| rate.reach(ask.tokens, reserved, at).err()).unwrap_or(0);
         let requests = self.requests.as_ref().map_or(0, |rate| rate.not_before);
         let ready = tokens.max(requests);
         (ready > at).then(|| self.instant(ready))
     }
 
-    /// Puts a debit right when the true tokens are known.
-    pub(super) fn settle(&mut self, debit: Debit, tokens: u64, now: Instant) {
+    /// Puts a debit right when the call has ended; `None`: it was abandoned.
+    pub(super) fn settle(&mut self, debit: Debit, outcome: Option<&Outcome<'_>>, now: Instant) {
+        let charged = outcome.map_or(0, |outcome| outcome.charge(debit.ask.input, debit.ask.tokens));
+        self.put_right(debit, charged, now);
+    }
+
+    fn put_right(&mut self, debit: Debit, charged: u64, now: Instant) {
         let at = self.nanos(now);
+        self.reserved -= debit.ask.tokens;
         if let Some(rate) = &mut self.tokens {
-            rate.settle(debit, tokens, at);
+            rate.settle(debit, charged, at);
+        }
+    }
+
+    /// Gives back all that was taken for a call that never began, the request too. The request is worth something at
+    /// this moment only: whoever starts now may have it, but kept for later a minute could hold more than the limit.
+    pub(super) fn undo(&mut self, debit: Debit, now: Instant) {
+        self.settle(debit, None, now);
+        let at = self.nanos(now);
+        if let Some(rate) = &mut self.requests {
+            rate.spare(at);
         }
     }
 
@@ -111,6 +178,8 @@ struct RequestRate {
     limiter: RateLimiter<NotKeyed, InMemoryState, At, NoOpMiddleware<Duration>>,
     /// No request can start before; what the last refusal said.
     not_before: u64,
+    /// How many requests were taken and not made, and when they were given back.
+    spare: (u64, u64),
 }
 
 impl RequestRate {
@@ -120,15 +189,30 @@ impl RequestRate {
         // Rounded up: `Quota::per_minute` rounds the interval down, which lets a high limit be exceeded.
         let interval = MINUTE_NANOS.div_ceil(u64::from(per_minute.get()));
         let quota = Quota::with_period(Duration::from_nanos(interval)).unwrap_or(Quota::per_minute(per_minute));
-        Self { limiter: RateLimiter::direct_with_clock(quota.allow_burst(burst), At::default()), not_before: 0 }
+        Self {
+            limiter: RateLimiter::direct_with_clock(quota.allow_burst(burst), At::default()),
+            not_before: 0,
+            spare: (0, 0),
+        }
     }
 
-    fn take(&mut self, at: u64) -> Result<(), u64> {
+    fn take(&mut self, at: u64) -> std::result::Result<(), u64> {
+        if let (spare @ 1.., when) = self.spare
+            && when == at
+        {
+            self.spare.0 = spare - 1;
+            return Ok(());
+        }
         self.limiter.clock().0.set(at);
         self.limiter.check().map_err(|refusal| {
             self.not_before = u64::try_from(refusal.earliest_possible().as_nanos()).unwrap_or(u64::MAX);
             self.not_before
         })
+    }
+
+    fn spare(&mut self, at: u64) {
+        let (spare, when) = self.spare;
+        self.spare = (if when == at { spare + 1 } else { 1 }, at);
     }
 }
 
@@ -169,12 +253,12 @@ impl TokenRate {
     }
 
     /// Whether so many tokens can be taken now, or when.
-    fn ready(&mut self, tokens: u64, at: u64) -> Result<(), u64> {
+    fn ready(&mut self, tokens: u64, at: u64) -> std::result::Result<(), u64> {
         self.reach(tokens, 0, at)
     }
 
     /// The same, if so many tokens were given back at once.
-    fn reach(&mut self, tokens: u64, refund: u64, at: u64) -> Result<(), u64> {
+    fn reach(&mut self, tokens: u64, refund: u64, at: u64) -> std::result::Result<(), u64> {
         self.refill(at);
         let missing = units(tokens).min(self.capacity) - self.level - units(refund);
         if missing <= 0 {
@@ -194,11 +278,11 @@ impl TokenRate {
     fn settle(&mut self, debit: Debit, tokens: u64, at: u64) {
         self.refill(at);
         // A provider that reports nonsense may cost a minute at most.
-        let tokens = tokens.min(self.per_minute.max(debit.tokens));
-        if tokens > debit.tokens {
-            self.level -= units(tokens - debit.tokens);
+        let tokens = tokens.min(self.per_minute.max(debit.ask.tokens));
+        if tokens > debit.ask.tokens {
+            self.level -= units(tokens - debit.ask.tokens);
         } else if debit.fill == self.fill {
-            self.add(units(debit.tokens - tokens));
+            self.add(units(debit.ask.tokens - tokens));
         }
     }
 }
@@ -229,65 +313,65 @@ mod tests {
     #[test]
     fn a_refund_gives_back_exactly_what_was_taken() {
         let (mut rates, now) = rates(0, 60_000, SECOND);
-        let debit = rates.take(1_000, false, now).unwrap();
-        assert!(rates.take(1, false, now).is_err());
-        rates.settle(debit, 0, now);
-        let debit = rates.take(1_000, false, now).unwrap();
-        rates.settle(debit, 400, now);
-        assert!(rates.take(601, false, now).is_err());
-        assert!(rates.take(600, false, now).is_ok());
+        let debit = rates.take(Ask::of(1_000), now).unwrap();
+        assert!(rates.take(Ask::of(1), now).is_err());
+        rates.put_right(debit, 0, now);
+        let debit = rates.take(Ask::of(1_000), now).unwrap();
+        rates.put_right(debit, 400, now);
+        assert!(rates.take(Ask::of(601), now).is_err());
+        assert!(rates.take(Ask::of(600), now).is_ok());
     }
 
     #[test]
     fn a_refund_after_the_bucket_was_full_again_is_worth_nothing() {
         let (mut rates, now) = rates(0, 60_000, SECOND);
-        let early = rates.take(1_000, false, now).unwrap();
+        let early = rates.take(Ask::of(1_000), now).unwrap();
         let later = now + SECOND;
-        rates.take(1_000, false, later).unwrap();
-        rates.settle(early, 0, later);
-        assert!(rates.take(1, false, later).is_err(), "a window would hold more than the limit and a burst");
+        rates.take(Ask::of(1_000), later).unwrap();
+        rates.put_right(early, 0, later);
+        assert!(rates.take(Ask::of(1), later).is_err(), "a window would hold more than the limit and a burst");
     }
 
     #[test]
     fn an_underestimate_is_paid_back_and_nonsense_costs_a_minute_at_most() {
         let (mut rates, now) = rates(0, 60_000, SECOND);
-        let debit = rates.take(1_000, false, now).unwrap();
-        rates.settle(debit, 3_000, now);
-        assert_eq!(rates.take(1_000, false, now).unwrap_err(), now + 3 * SECOND);
+        let debit = rates.take(Ask::of(1_000), now).unwrap();
+        rates.put_right(debit, 3_000, now);
+        assert_eq!(rates.take(Ask::of(1_000), now).unwrap_err().until, now + 3 * SECOND);
         let (mut rates, now) = self::rates(0, 60_000, SECOND);
-        let debit = rates.take(1_000, false, now).unwrap();
-        rates.settle(debit, u64::MAX, now);
-        assert_eq!(rates.take(1_000, false, now).unwrap_err(), now + 60 * SECOND);
+        let debit = rates.take(Ask::of(1_000), now).unwrap();
+        rates.put_right(debit, u64::MAX, now);
+        assert_eq!(rates.take(Ask::of(1_000), now).unwrap_err().until, now + 60 * SECOND);
     }
 
     #[test]
     fn a_job_larger_than_the_bucket_starts_when_it_is_full_and_leaves_a_debt() {
         let (mut rates, now) = rates(0, 60_000, SECOND);
-        rates.take(1, false, now).unwrap();
-        let start = rates.take(5_000, false, now).unwrap_err();
+        rates.take(Ask::of(1), now).unwrap();
+        let start = rates.take(Ask::of(5_000), now).unwrap_err().until;
         assert_eq!(start, now + Duration::from_millis(1));
-        rates.take(5_000, false, start).unwrap();
-        assert_eq!(rates.take(1_000, false, start).unwrap_err(), start + 5 * SECOND);
+        rates.take(Ask::of(5_000), start).unwrap();
+        assert_eq!(rates.take(Ask::of(1_000), start).unwrap_err().until, start + 5 * SECOND);
     }
 
     #[test]
     fn a_request_is_not_spent_when_tokens_are_missing() {
         let (mut rates, now) = rates(1, 60_000, SECOND);
-        let debit = rates.take(1_000, true, now).unwrap();
-        assert!(rates.take(1, false, now).is_err());
-        rates.settle(debit, 0, now);
-        assert!(rates.take(1, false, now).is_ok(), "the one request was still there");
-        assert_eq!(rates.take(1, false, now).unwrap_err(), now + 60 * SECOND);
-        assert_eq!(rates.earliest(1, 0, now), Some(now + 60 * SECOND));
+        let debit = rates.take(Ask::of(1_000), now).unwrap();
+        assert!(rates.take(Ask::of(1), now).is_err());
+        rates.undo(debit, now);
+        assert!(rates.take(Ask::of(1), now).is_ok(), "the one request was still there");
+        assert_eq!(rates.take(Ask::of(1), now).unwrap_err().until, now + 60 * SECOND);
+        assert_eq!(rates.earliest(Ask::of(1), now), Some(now + 60 * SECOND));
     }
 
     #[test]
     fn a_clock_that_goes_backwards_stands_still() {
         let (mut rates, now) = rates(60, 60_000, SECOND);
         let later = now + 10 * SECOND;
-        rates.take(1_000, false, later).unwrap();
-        assert_eq!(rates.take(1_000, false, now).unwrap_err(), later + SECOND);
-        assert!(rates.take(1_000, false, later + SECOND).is_ok());
+        rates.take(Ask::of(1_000), later).unwrap();
+        assert_eq!(rates.take(Ask::of(1_000), now).unwrap_err().until, later + SECOND);
+        assert!(rates.take(Ask::of(1_000), later + SECOND).is_ok());
     }
 
     proptest! {
@@ -303,7 +387,7 @@ mod tests {
             let (mut now, mut taken, mut largest) = (start, Vec::new(), 0);
             for (pause, tokens) in jobs {
                 now += Duration::from_millis(pause);
-                while let Err(ready) = rates.take(tokens, false, now) {
+                while let Err(Held { until: ready, .. }) = rates.take(Ask::of(tokens), now) {
                     prop_assert!(ready > now);
                     now = ready;
                 }
