@@ -105,7 +105,7 @@
 //! | Feature | Adds |
 //! |---|---|
 //! | `openai` | `providers::OpenAi`: any OpenAI-compatible endpoint, over reqwest |
-//! | `redis` | `cache::tier::Redis`: answers shared by a fleet, over fred |
+//! | `redis` | `redis::RedisServer` and what uses one, over fred: `cache::tier::Redis`, answers shared by a fleet |
 //! | `metrics` | `observe::Metrics`: everything counted, through the `metrics` facade |
 //! | `disk` | `cache::tier::Disk`: answers that survive a restart, in a log of our own |
 //! | `object-store` | `cache::tier::Objects`: answers in S3, Google Cloud Storage, Azure or a folder, over object_store |
@@ -126,6 +126,8 @@ mod layer;
 mod lines;
 pub mod observe;
 pub mod providers;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod resilience;
 pub mod schedule;
 mod sharded;

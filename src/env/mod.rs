@@ -94,6 +94,13 @@ impl Env {
         self.edit(|parts| parts.observers = parts.observers.iter().cloned().chain([observer]).collect())
     }
 
+    /// The clock itself, for what outlives a call.
+    #[cfg(feature = "redis")]
+    #[allow(dead_code, reason = "for what keeps connections of its own")]
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
     /// Monotonic time.
     pub fn now(&self) -> Instant {
         self.0.clock.now()

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 5] = [
     &["types", "error", "fingerprint", "lines", "sharded"],
     &["client", "tokens", "env"],
-    &["layer", "embedder"],
+    &["layer", "embedder", "redis"],
     &["cache", "history", "schedule", "batch", "resilience", "route", "observe", "providers"],
     &["stack", "testing"],
 ];

@@ -10,11 +10,11 @@ use fred::interfaces::PubsubInterface;
 use fred::types::Value;
 use serde::{Deserialize, Serialize};
 
-use super::lane::Asked;
-use super::{Redis, fault};
+use super::Redis;
 use crate::cache::{CacheKey, Selector};
 use crate::env::{Random, ThreadRandom, after};
 use crate::error::{Error, ErrorKind, Result};
+use crate::redis::{Asked, ORIGIN};
 
 /// Who has not confirmed within so long is cut off, as far as anybody can tell: two heartbeats of its feed.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -106,15 +106,14 @@ impl Redis {
     }
 
     async fn publish(&self, selector: &Selector) -> Result<Published> {
-        let (_place, lane) = self.enter()?;
         let ticket = format!("{:016x}{:016x}", ThreadRandom.next(), ThreadRandom.next());
         let announcement = Announcement::new(ticket.clone(), selector);
         let text = serde_json::to_string(&announcement).map_err(|error| {
-            Error::new(ErrorKind::Other, fault::ORIGIN, "the removal cannot be written as JSON").with_source(error)
+            Error::new(ErrorKind::Other, ORIGIN, "the removal cannot be written as JSON").with_source(error)
         })?;
         let channel = self.0.names.channel();
         let publish = |client: Asked| async move { client.publish::<i64, _, _>(channel, text).await };
-        let listening = lane.ask(self.0.settings.put_timeout, publish).await?;
+        let listening = self.0.connection.call(self.0.settings.put_timeout, publish).await?;
         Ok(Published { ticket, listening })
     }
 
@@ -126,13 +125,13 @@ impl Redis {
         let mut wait = FIRST_LOOK;
         loop {
             let name = vec![self.0.names.ticket(ticket)];
-            let confirmed = self.number(CONFIRMED, name, Vec::new(), budget).await?;
+            let confirmed = self.0.connection.script::<i64>(CONFIRMED, name, Vec::new(), budget).await?;
             if confirmed >= *listening {
                 return Ok(());
             }
             if clock.now() >= until {
                 let text = format!("{} of {listening} processes have not confirmed the removal", listening - confirmed);
-                return Err(Error::new(ErrorKind::Timeout, fault::ORIGIN, text));
+                return Err(Error::new(ErrorKind::Timeout, ORIGIN, text));
             }
             clock.sleep_until(after(clock.now(), wait)).await;
             wait = (wait * 2).min(LONGEST_LOOK);
@@ -143,6 +142,6 @@ impl Redis {
     pub(super) async fn confirm(&self, ticket: &str, listener: String) -> Result<()> {
         let (name, budget) = (vec![self.0.names.ticket(ticket)], self.0.settings.put_timeout);
         let arguments: Vec<Value> = vec![listener.into(), TICKET.into()];
-        self.number(CONFIRM, name, arguments, budget).await.map(drop)
+        self.0.connection.script::<i64>(CONFIRM, name, arguments, budget).await.map(drop)
     }
 }

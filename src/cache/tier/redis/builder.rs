@@ -5,81 +5,57 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::types::Builder;
-use fred::types::RespVersion;
-use fred::types::config::{Config, TcpConfig, UnresponsiveConfig};
-use tokio_util::sync::CancellationToken;
-
-use super::lane::SILENCE;
-use super::link::Dialer;
-use super::{Redis, fault::ORIGIN, tls};
+use super::Redis;
 use crate::cache::MacKey;
 use crate::env::{Clock, TokioClock};
 use crate::error::{Error, Result};
-
-const SCHEMES: [&str; 6] = ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
-const HIDDEN: &str = "(not shown)";
+use crate::redis::{Connection, ORIGIN, Pace, RedisServer};
 
 /// Settings of a [`Redis`] tier. Nothing is checked before [`build`](Self::build).
 #[derive(Clone)]
 #[must_use]
 pub struct RedisBuilder {
-    url: String,
-    username: Option<String>,
-    password: Option<String>,
-    tls: tls::Files,
+    server: RedisServer,
     pub(super) prefix: String,
-    pub(super) pool: usize,
     pub(super) get_timeout: Duration,
     pub(super) put_timeout: Duration,
-    connect_timeout: Duration,
-    pub(super) max_in_flight: usize,
     pub(super) mac: Option<MacKey>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 impl RedisBuilder {
-    pub(super) fn new(url: impl Into<String>) -> Self {
+    pub(super) fn new(server: RedisServer) -> Self {
         Self {
-            url: url.into(),
-            username: None,
-            password: None,
-            tls: tls::Files::default(),
+            server,
             prefix: "sluicegate:".to_owned(),
-            pool: 2,
             get_timeout: Duration::from_millis(50),
             put_timeout: Duration::from_millis(50),
-            connect_timeout: Duration::from_secs(1),
-            max_in_flight: 10_000,
             mac: None,
             clock: Arc::new(TokioClock::new()),
         }
     }
 
-    /// The ACL user; taken instead of the URL's. None unless set.
+    /// As [`RedisServer::username`].
     pub fn username(mut self, username: impl Into<String>) -> Self {
-        self.username = Some(username.into());
+        self.server = self.server.username(username);
         self
     }
 
-    /// The password; taken instead of the URL's, and needs no percent-encoding. None unless set.
+    /// As [`RedisServer::password`].
     pub fn password(mut self, password: impl Into<String>) -> Self {
-        self.password = Some(password.into());
+        self.server = self.server.password(password);
         self
     }
 
-    /// Trusts the certificates in this PEM file instead of the system's roots; read at [`build`](Self::build). None unless
-    /// set. For a private authority: `SSL_CERT_FILE` replaces the roots of the whole process, those that the model's
-    /// provider is known by too.
+    /// As [`RedisServer::ca_file`].
     pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
-        self.tls.ca = Some(file.into());
+        self.server = self.server.ca_file(file);
         self
     }
 
-    /// Shows this certificate, signed with this private key, both PEM files, read at [`build`](Self::build). None unless
-    /// set; a `redis-server` with TLS asks for one unless it is told `tls-auth-clients no`.
+    /// As [`RedisServer::identity`].
     pub fn identity(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.tls.identity = Some((certificate.into(), key.into()));
+        self.server = self.server.identity(certificate, key);
         self
     }
 
@@ -90,10 +66,9 @@ impl RedisBuilder {
         self
     }
 
-    /// Connections that carry commands, 1 to 64; 2 unless set. Each carries any number of commands at a time; a second
-    /// one keeps small answers from waiting behind a large one.
+    /// As [`RedisServer::pool`]: connections that carry commands, 2 unless set.
     pub fn pool(mut self, connections: usize) -> Self {
-        self.pool = connections;
+        self.server = self.server.pool(connections);
         self
     }
 
@@ -112,17 +87,15 @@ impl RedisBuilder {
         self
     }
 
-    /// Longest time for one attempt to connect, with TLS handshake and sign-on, 10 ms to 60 s; 1 s unless set, so that a
-    /// server that comes back is in use again within 2 s.
+    /// As [`RedisServer::connect_timeout`]: 1 s unless set.
     pub fn connect_timeout(mut self, wait: Duration) -> Self {
-        self.connect_timeout = wait;
+        self.server = self.server.connect_timeout(wait);
         self
     }
 
-    /// Commands under way at most, 1 to 1,000,000; 10,000 unless set. What comes on top fails at once with
-    /// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded), so that an outage under load takes bounded memory.
+    /// As [`RedisServer::max_in_flight`]: 10,000 unless set.
     pub fn max_in_flight(mut self, commands: usize) -> Self {
-        self.max_in_flight = commands;
+        self.server = self.server.max_in_flight(commands);
         self
     }
 
@@ -150,74 +123,22 @@ impl RedisBuilder {
         let ms = Duration::from_millis;
         Error::unless_within(ORIGIN, "get_timeout", self.get_timeout, ms(1)..=ms(10_000))?;
         Error::unless_within(ORIGIN, "put_timeout", self.put_timeout, ms(1)..=ms(60_000))?;
-        Error::unless_within(ORIGIN, "connect_timeout", self.connect_timeout, ms(10)..=ms(60_000))?;
-        Error::unless_within(ORIGIN, "pool", self.pool, 1..=64)?;
-        Error::unless_within(ORIGIN, "max_in_flight", self.max_in_flight, 1..=1_000_000)?;
         if self.prefix.is_empty() || self.prefix.len() > 128 || !self.prefix.bytes().all(|b| b.is_ascii_graphic()) {
             let advice = "use 1 to 128 visible ASCII characters";
             return Err(Error::config(ORIGIN, "prefix", format_args!("{} bytes", self.prefix.len()), advice));
         }
-        let dialer = Dialer {
-            builder: self.fred(self.config()?),
-            patience: self.connect_timeout,
-            clock: Arc::clone(&self.clock),
-            closing: CancellationToken::new(),
-        };
-        Ok(Redis::new(self, dialer))
-    }
-
-    fn config(&self) -> Result<Config> {
-        let wrong = |advice| Error::config(ORIGIN, "url", HIDDEN, advice);
-        let (scheme, rest) = self.url.split_once("://").ok_or_else(|| wrong("start it with redis:// or rediss://"))?;
-        if !SCHEMES.contains(&scheme) {
-            return Err(wrong("use redis://, rediss://, or either with -sentinel or -cluster behind the scheme"));
-        }
-        // TLS is set up here: fred would panic where the user's program links two providers of cryptography.
-        let secure = scheme.starts_with("rediss");
-        let plain = if secure { scheme.replacen("rediss", "redis", 1) } else { scheme.to_owned() };
-        let mut config = Config::from_url(&format!("{plain}://{rest}"))
-            .map_err(|_| wrong("check host, port, database, and for Sentinel the sentinelServiceName"))?;
-        if config.server.hosts().iter().any(|server| server.host.is_empty()) {
-            return Err(wrong("name a host"));
-        }
-        if !secure && self.tls.are_named() {
-            return Err(wrong("start it with rediss for TLS, or leave ca_file and identity out"));
-        }
-        config.tls = if secure { Some(self.tls.connector()?) } else { None };
-        config.username = self.username.clone().or(config.username);
-        config.password = self.password.clone().or(config.password);
-        config.fail_fast = true;
-        config.version = RespVersion::RESP2;
-        Ok(config)
-    }
-
-    fn fred(&self, config: Config) -> Builder {
-        let mut builder = Builder::from_config(config);
-        builder.with_connection_config(|connection| {
-            connection.connection_timeout = self.connect_timeout;
-            connection.internal_command_timeout = self.connect_timeout;
-            connection.max_command_attempts = 1;
-            connection.max_command_buffer_len = self.max_in_flight;
-            // The lanes and the feed find out by themselves, under load too.
-            connection.unresponsive = UnresponsiveConfig { max_timeout: None, ..UnresponsiveConfig::default() };
-            connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-        });
-        builder.with_performance_config(|performance| {
-            performance.default_command_timeout = self.put_timeout.max(SILENCE);
-            performance.broadcast_channel_capacity = 1024;
-        });
-        builder
+        let (clock, grace) = (Arc::clone(&self.clock), self.get_timeout / 10);
+        let connection = Connection::new(&self.server, Pace { clock, grace, slowest: self.put_timeout })?;
+        Ok(Redis::new(self, connection))
     }
 }
 
 impl fmt::Debug for RedisBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBuilder")
-            .field("pool", &self.pool)
+            .field("server", &self.server)
             .field("get_timeout", &self.get_timeout)
             .field("put_timeout", &self.put_timeout)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("max_in_flight", &self.max_in_flight)
             .field("mac", &self.mac)
             .finish_non_exhaustive()
     }

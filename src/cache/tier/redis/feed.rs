@@ -22,11 +22,11 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::announce::Announcement;
-use super::link::Session;
 use super::names::Names;
 use super::{Redis, Shared};
 use crate::cache::{Follower, Invalidation};
 use crate::env::{Clock, Random, ThreadRandom, after};
+use crate::redis::Session;
 
 /// Where Redis sends invalidations to a connection that speaks RESP2.
 const CHANNEL: &str = "__redis__:invalidate";
@@ -162,7 +162,7 @@ impl Feed {
         };
         self.tell(Invalidation::Removed(selector));
         let Some(tier) = self.tier.upgrade() else { return };
-        let (tasks, id) = (tier.tasks.clone(), self.id.clone());
+        let (tasks, id) = (tier.connection.tasks().clone(), self.id.clone());
         // Who removed it waits, but not for ever.
         tasks.spawn(async move { Redis(tier).confirm(&ticket, id).await });
     }

@@ -7,15 +7,15 @@
 use std::time::Duration;
 
 use fred::bytes::Bytes;
-use fred::interfaces::{KeysInterface, LuaInterface};
+use fred::interfaces::KeysInterface;
 use fred::types::{Expiration, SetOptions, Value};
 
 use super::Redis;
-use super::lane::Asked;
 use crate::cache::fleet::{Lease, Leasing};
 use crate::cache::{CacheKey, Entry, Probe};
 use crate::env::{Random, ThreadRandom};
 use crate::error::Result;
+use crate::redis::Asked;
 
 const RENEW: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
@@ -49,7 +49,7 @@ fn millis(time: Duration) -> i64 {
 
 impl Redis {
     pub(super) async fn take_lease(&self, key: &CacheKey, term: Duration) -> Result<Leasing> {
-        let (_place, lane) = self.enter()?;
+        let connection = &self.0.connection;
         let (name, budget) = (self.0.names.lease(key), self.0.settings.get_timeout);
         let lease = Lease { key: *key, token: u128::from(ThreadRandom.next()) << 64 | u128::from(ThreadRandom.next()) };
         let (value, taking) = (token(&lease), name.clone());
@@ -57,10 +57,10 @@ impl Redis {
         let set = |client: Asked| async move {
             client.set::<Option<String>, _, _>(taking, value, expiry, Some(SetOptions::NX), false).await
         };
-        if lane.ask(budget, set).await?.is_some() {
+        if connection.call(budget, set).await?.is_some() {
             return Ok(Leasing::Held(lease));
         }
-        let held = lane.ask(budget, |client| async move { client.get::<Option<Bytes>, _>(name).await }).await?;
+        let held = connection.call(budget, |client| async move { client.get::<Option<Bytes>, _>(name).await }).await?;
         Ok(if held.is_some_and(|held| *held == *OPEN) { Leasing::Open } else { Leasing::Taken })
     }
 
@@ -98,18 +98,6 @@ impl Redis {
         values: Vec<Value>,
         budget: Duration,
     ) -> Result<bool> {
-        self.number(text, names, values, budget).await.map(|answer| answer == 1)
-    }
-
-    /// What the script said. fred does not bound the time of scripts; the lane does.
-    pub(super) async fn number(
-        &self,
-        text: &'static str,
-        names: Vec<String>,
-        values: Vec<Value>,
-        budget: Duration,
-    ) -> Result<i64> {
-        let (_place, lane) = self.enter()?;
-        lane.ask(budget, |client: Asked| async move { client.eval(text, names, values).await }).await
+        self.0.connection.script::<i64>(text, names, values, budget).await.map(|answer| answer == 1)
     }
 }

@@ -2,18 +2,13 @@
 
 mod announce;
 mod builder;
-mod fault;
 mod feed;
-mod lane;
 mod lease;
-mod link;
 mod names;
 mod sweep;
-mod tls;
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Once, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,8 +18,6 @@ use fred::types::Expiration;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio_util::task::TaskTracker;
 
 pub use builder::RedisBuilder;
 pub use feed::Invalidations;
@@ -32,10 +25,9 @@ pub use feed::Invalidations;
 use crate::cache::envelope::{Envelopes, MAX_ENVELOPE, Refusals, Refused};
 use crate::cache::{CacheKey, CacheTier, Entry, Fleet, Follower, Lease, Leasing, Probe, Selector};
 use crate::env::after;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
+use crate::redis::{Asked, Connection, Lane, ORIGIN, RedisServer};
 use feed::Feed;
-use lane::{Carry, Lane};
-use link::Dialer;
 use names::Names;
 
 /// The least time for the removal of a key, and for each step of removing all: nobody's answer waits for it.
@@ -89,65 +81,37 @@ pub struct Redis(Arc<Shared>);
 struct Shared {
     settings: RedisBuilder,
     names: Names,
-    dialer: Dialer,
-    lanes: Vec<Arc<Lane>>,
-    next: AtomicUsize,
-    places: Semaphore,
+    connection: Connection,
     envelopes: Envelopes,
     refusals: Refusals,
-    tasks: TaskTracker,
-    started: Once,
     feed: Mutex<Option<Arc<Feed>>>,
 }
 
 impl Redis {
-    /// A tier on the server of this URL, in one of these forms; user, password and database are optional:
-    ///
-    /// - `redis://user:password@host:6379/0`, one node;
-    /// - `redis-sentinel://user:password@host:26379/0?sentinelServiceName=main&node=host2:26379`, whatever node the
-    ///   sentinels name; `sentinelUsername` and `sentinelPassword` when they ask for others;
-    /// - `redis-cluster://user:password@host:6379?node=host2:6379`, a cluster, found through any of its nodes.
-    ///
-    /// With `rediss` instead of `redis` it speaks TLS and trusts the certificates of [`RedisBuilder::ca_file`], else
-    /// those in the file that `SSL_CERT_FILE` names, else the system's roots. User and password in a URL are percent-encoded.
+    /// A tier on the server of this URL; [`RedisServer::at`] says of what forms.
     pub fn builder(url: impl Into<String>) -> RedisBuilder {
-        RedisBuilder::new(url)
+        RedisBuilder::new(RedisServer::at(url))
     }
 
-    fn new(settings: RedisBuilder, dialer: Dialer) -> Self {
-        let (news, grace) = (Arc::default(), settings.get_timeout / 10);
-        let lane = |_| Arc::new(Lane::new(Arc::clone(&settings.clock), grace, Arc::clone(&news)));
-        let this = Self(Arc::new(Shared {
+    /// A tier on this server, with connections of its own.
+    pub fn on(server: RedisServer) -> RedisBuilder {
+        RedisBuilder::new(server)
+    }
+
+    fn new(settings: RedisBuilder, connection: Connection) -> Self {
+        Self(Arc::new(Shared {
             names: Names(settings.prefix.clone()),
-            lanes: (0..settings.pool).map(lane).collect(),
-            next: AtomicUsize::new(0),
-            places: Semaphore::new(settings.max_in_flight),
             envelopes: Envelopes::new(Arc::clone(&settings.clock), settings.mac.clone()),
             refusals: Refusals::default(),
-            tasks: TaskTracker::new(),
-            started: Once::new(),
             feed: Mutex::default(),
             settings,
-            dialer,
-        }));
-        if Handle::try_current().is_ok() {
-            this.start();
-        }
-        this
-    }
-
-    fn start(&self) {
-        let shared = &*self.0;
-        shared.started.call_once(|| {
-            for lane in &shared.lanes {
-                shared.tasks.spawn(shared.dialer.clone().keep(Carry(Arc::clone(lane))));
-            }
-        });
+            connection,
+        }))
     }
 
     /// Whether any connection stands now and answers.
     pub fn is_connected(&self) -> bool {
-        self.0.lanes.iter().any(|lane| lane.is_up())
+        self.0.connection.lanes().1 > 0
     }
 
     /// How many values were found that were not the entry asked for, and removed.
@@ -159,25 +123,24 @@ impl Redis {
     /// use of this opens one more connection. Must be called inside a Tokio runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::Shutdown`] after [`shutdown`](Self::shutdown), [`ErrorKind::Config`] outside of a runtime.
+    /// [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown) after [`shutdown`](Self::shutdown), [`ErrorKind::Config`](crate::ErrorKind::Config) outside of a runtime.
     pub fn invalidations(&self) -> Result<Invalidations> {
-        Ok(self.feed()?.subscribe(self.0.dialer.closing.clone()))
+        Ok(self.feed()?.subscribe(self.0.connection.closing().clone()))
     }
 
     /// The feed; started by its first use.
     fn feed(&self) -> Result<Arc<Feed>> {
         let shared = &*self.0;
-        if shared.dialer.closing.is_cancelled() {
-            return Err(Error::new(ErrorKind::Shutdown, fault::ORIGIN, "the tier is shut down"));
-        }
+        shared.connection.is_open()?;
         if Handle::try_current().is_err() {
-            return Err(Error::config(fault::ORIGIN, "invalidations", "no runtime", "call it inside a Tokio runtime"));
+            return Err(Error::config(ORIGIN, "invalidations", "no runtime", "call it inside a Tokio runtime"));
         }
         let mut feed = shared.feed.lock();
         let feed = feed.get_or_insert_with(|| {
             let clock = Arc::clone(&shared.settings.clock);
             let feed = Arc::new(Feed::new(shared.names.clone(), clock, Arc::downgrade(&self.0)));
-            shared.tasks.spawn(shared.dialer.clone().keep(Arc::clone(&feed)));
+            let connection = &shared.connection;
+            connection.tasks().spawn(connection.session(Arc::clone(&feed), connection.closing().clone()));
             feed
         });
         Ok(Arc::clone(feed))
@@ -185,24 +148,7 @@ impl Redis {
 
     /// Closes all connections of all clones and waits until its tasks have ended. Every call fails from now on.
     pub async fn shutdown(&self) {
-        self.0.dialer.closing.cancel();
-        self.0.tasks.close();
-        self.0.tasks.wait().await;
-    }
-
-    /// A place among the commands under way, and the connection to use.
-    fn enter(&self) -> Result<(SemaphorePermit<'_>, &Arc<Lane>)> {
-        let shared = &*self.0;
-        if shared.dialer.closing.is_cancelled() {
-            return Err(Error::new(ErrorKind::Shutdown, fault::ORIGIN, "the tier is shut down"));
-        }
-        self.start();
-        let full = |_| Error::new(ErrorKind::Overloaded, fault::ORIGIN, "max_in_flight commands are under way");
-        let place = shared.places.try_acquire().map_err(full)?;
-        let first = shared.next.fetch_add(1, Relaxed);
-        let lanes = (0..shared.lanes.len()).map(|step| &shared.lanes[(first.wrapping_add(step)) % shared.lanes.len()]);
-        let lane = lanes.clone().find(|lane| lane.is_up()).unwrap_or(&shared.lanes[first % shared.lanes.len()]);
-        Ok((place, lane))
+        self.0.connection.shutdown().await;
     }
 
     async fn unlink(&self, lane: &Lane, key: &CacheKey, budget: Duration) -> Result<u64> {
@@ -211,13 +157,13 @@ impl Redis {
     }
 
     async fn find(&self, probe: &Probe) -> Result<Option<Arc<Entry>>> {
-        let (_place, lane) = self.enter()?;
+        let (_place, lane) = self.0.connection.enter()?;
         let shared = &*self.0;
         let (clock, budget) = (&shared.settings.clock, shared.settings.get_timeout);
         let until = after(clock.now(), budget);
         let name = shared.names.of(&probe.key());
         // Not GET: whoever wrote something huge under this name must not fill memory, or the time of every get.
-        let read = |client: lane::Asked| async move { client.getrange::<Bytes, _>(name, 0, MAX_ENVELOPE).await };
+        let read = |client: Asked| async move { client.getrange::<Bytes, _>(name, 0, MAX_ENVELOPE).await };
         let found = lane.ask(budget, read).await?;
         if found.is_empty() {
             return Ok(None);
@@ -239,7 +185,7 @@ impl Redis {
     }
 
     async fn keep(&self, probe: &Probe, entry: &Entry) -> Result<()> {
-        let (_place, lane) = self.enter()?;
+        let (_place, lane) = self.0.connection.enter()?;
         let clock = &self.0.settings.clock;
         // Too large or too deep: declined, as any tier may.
         let Ok(value) = self.0.envelopes.encode(probe, entry) else { return Ok(()) };
@@ -250,7 +196,7 @@ impl Redis {
         let expiry = Expiration::PX(i64::try_from(life).unwrap_or(i64::MAX));
         let value = Bytes::from(value);
         let name = self.0.names.of(&probe.key());
-        let set = |client: lane::Asked| async move { client.set(name, value, Some(expiry), None, false).await };
+        let set = |client: Asked| async move { client.set(name, value, Some(expiry), None, false).await };
         lane.ask(self.0.settings.put_timeout, set).await
     }
 }
@@ -272,7 +218,7 @@ impl CacheTier for Redis {
     /// All but keys take one `SCAN` through the whole key space in batches of 500; it does not see what is put
     /// meanwhile. By tag, pattern and namespace it reads the head of every entry, batch by batch.
     async fn remove(&self, selector: &Selector) -> Result<u64> {
-        let (_place, lane) = self.enter()?;
+        let (_place, lane) = self.0.connection.enter()?;
         let budget = self.0.settings.put_timeout.max(REMOVAL);
         match selector {
             Selector::Key(key) => self.unlink(lane, key, budget).await,
@@ -318,18 +264,12 @@ impl Fleet for Redis {
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.dialer.closing.cancel();
-    }
-}
-
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let up = self.0.lanes.iter().filter(|lane| lane.is_up()).count();
+        let (connections, connected) = self.0.connection.lanes();
         f.debug_struct("Redis")
-            .field("connections", &self.0.lanes.len())
-            .field("connected", &up)
+            .field("connections", &connections)
+            .field("connected", &connected)
             .field("refused", &self.refused())
             .finish_non_exhaustive()
     }

@@ -9,11 +9,11 @@ use fred::types::config::Server;
 
 use futures_util::future::try_join_all;
 
-use super::lane::{Asked, Lane};
 use super::names::Names;
 use crate::cache::Selector;
 use crate::cache::envelope::{HEAD, Head, head};
 use crate::error::{Error, Result};
+use crate::redis::{Asked, Lane};
 
 /// Names looked at in a step: some 0.1 ms of the server's time, which serves others in between.
 const BATCH: u32 = 500;

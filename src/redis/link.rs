@@ -24,18 +24,18 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// A connection that lasted so long was a success: a server may take everybody in and then throw them out.
 const LASTING: Duration = Duration::from_secs(1);
 
-/// What every connection of a tier needs.
+/// What every connection of one user needs.
 #[derive(Clone)]
-pub(super) struct Dialer {
-    pub(super) builder: Builder,
+pub(crate) struct Dialer {
+    pub(crate) builder: Builder,
     /// Bounds one attempt as a whole, all nodes of a cluster included.
-    pub(super) patience: Duration,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) closing: CancellationToken,
+    pub(crate) patience: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) closing: CancellationToken,
 }
 
 /// What is done with a connection.
-pub(super) trait Session: Send + Sync + 'static {
+pub(crate) trait Session: Send + Sync + 'static {
     /// Uses it until it is of no more use.
     fn run(&self, client: Client) -> impl Future<Output = ()> + Send;
 
@@ -63,8 +63,8 @@ impl Running {
 }
 
 impl Dialer {
-    /// Connects, lets the session use the connection, and connects again, until the tier closes.
-    pub(super) async fn keep(self, session: impl Session) {
+    /// Connects, lets the session use the connection, and connects again, until it is to close.
+    pub(crate) async fn keep(self, session: impl Session) {
         let mut failures: u32 = 0;
         let mut attempts: usize = 0;
         while !self.closing.is_cancelled() {

@@ -18,14 +18,14 @@ use crate::env::{Clock, after};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A connection that gave no sign of life for so long, after somebody had waited in vain, is given up.
-pub(super) const SILENCE: Duration = Duration::from_millis(500);
+pub(crate) const SILENCE: Duration = Duration::from_millis(500);
 /// A connection that is younger is kept although its server takes no writes: a new one would lead to the same server.
 const SETTLED: Duration = Duration::from_secs(5);
 /// Distance of the looks at a queue that has no room for the question whether the server lives.
 const FULL: Duration = Duration::from_millis(5);
 
 /// A client whose commands are bounded in time and never tried twice.
-pub(super) type Asked = WithOptions<Client>;
+pub(crate) type Asked = WithOptions<Client>;
 
 #[derive(Clone)]
 enum State {
@@ -37,9 +37,9 @@ enum State {
     Down,
 }
 
-/// What the lanes of one tier tell each other: where one is cut off, all may be.
+/// What the lanes of one user tell each other: where one is cut off, all may be.
 #[derive(Default)]
-pub(super) struct News {
+pub(crate) struct News {
     /// When the first call began to wait for the first connection.
     first_wait: OnceLock<Instant>,
     /// Somebody waited in vain.
@@ -47,7 +47,7 @@ pub(super) struct News {
 }
 
 /// One connection that carries commands.
-pub(super) struct Lane {
+pub(crate) struct Lane {
     state: watch::Sender<State>,
     clock: Arc<dyn Clock>,
     /// How long the server has to give a sign of life before calls stop waiting for it.
@@ -58,19 +58,19 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(clock: Arc<dyn Clock>, grace: Duration, news: Arc<News>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, grace: Duration, news: Arc<News>) -> Self {
         let state = watch::Sender::new(State::Joining);
         Self { state, clock, grace, news, demoted: Notify::new() }
     }
 
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         matches!(*self.state.borrow(), State::Up(_))
     }
 
     /// Asks, and waits for the answer at most so long.
     ///
     /// fred's own limit is the tighter one: only it takes a command that was not yet written out of fred's queue.
-    pub(super) async fn ask<T, F>(&self, budget: Duration, command: impl FnOnce(Asked) -> F) -> Result<T>
+    pub(crate) async fn ask<T, F>(&self, budget: Duration, command: impl FnOnce(Asked) -> F) -> Result<T>
     where
         F: Future<Output = Result<T, fred::error::Error>>,
     {
@@ -161,7 +161,7 @@ impl Lane {
 }
 
 /// The client with the limits of one command, for this node of a cluster or for whichever the command belongs to.
-pub(super) fn bounded(client: &Client, budget: Duration, node: Option<Server>) -> Asked {
+pub(crate) fn bounded(client: &Client, budget: Duration, node: Option<Server>) -> Asked {
     client.with_options(&Options {
         timeout: Some(budget),
         max_attempts: Some(1),
@@ -193,7 +193,7 @@ impl Drop for Waiting<'_> {
 }
 
 /// The task that keeps a lane up.
-pub(super) struct Carry(pub(super) Arc<Lane>);
+pub(crate) struct Carry(pub(crate) Arc<Lane>);
 
 impl Session for Carry {
     async fn run(&self, client: Client) {

@@ -4,11 +4,11 @@ use fred::error::ErrorKind as Fred;
 
 use crate::error::{Error, ErrorKind};
 
-pub(super) const ORIGIN: &str = "redis";
+pub(crate) const ORIGIN: &str = "redis";
 
 /// Neither fred's words nor the server's are passed on: they may quote an address, a user or a key. The server's code is
 /// (`LOADING`, `READONLY`, `OOM`, `NOAUTH`, …).
-pub(super) fn from(error: &fred::error::Error) -> Error {
+pub(crate) fn from(error: &fred::error::Error) -> Error {
     let code = error.details().split_whitespace().next().filter(|word| is_code(word));
     let (kind, words) = match (error.kind(), code) {
         (Fred::Timeout, _) => (ErrorKind::Timeout, "no reply in time"),
