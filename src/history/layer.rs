@@ -146,7 +146,7 @@ impl Fitted {
         }
         if let Some(repair) = self.layer.repair {
             let (messages, repaired) = repair.apply(request.messages.clone())?;
-            done.repaired = repaired;
+            done.repaired = u16::try_from(repaired).unwrap_or(u16::MAX);
             replace(&mut request, messages);
         }
         if let Some(normalize) = self.layer.normalize {

@@ -3,31 +3,45 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::iter::Sum;
+use std::num::NonZeroU64;
 use std::ops::{Add, AddAssign};
 
 use super::Usage;
 
 /// An amount of US dollars, exact to a picodollar (a millionth of a millionth), up to 18 million dollars.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Cost(u64);
+// One more than the picodollars, so that an `Option` of it is no larger: every answer carries two, and is moved.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cost(NonZeroU64);
 
 impl Cost {
     /// Nothing.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(NonZeroU64::MIN);
 
-    /// From picodollars.
+    /// From picodollars; what is more than [`u64::MAX`] - 1 is that.
     pub const fn from_picos(picos: u64) -> Self {
-        Self(picos)
+        Self(NonZeroU64::MIN.saturating_add(picos))
     }
 
     /// In picodollars.
     pub const fn picos(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// In dollars.
     pub fn dollars(self) -> f64 {
-        self.0 as f64 / 1e12
+        self.picos() as f64 / 1e12
+    }
+}
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl fmt::Debug for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Cost").field(&self.picos()).finish()
     }
 }
 
@@ -35,7 +49,7 @@ impl Add for Cost {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self(self.0.saturating_add(other.0))
+        Self(self.0.saturating_add(other.picos()))
     }
 }
 
@@ -87,7 +101,7 @@ impl Price {
         let picos = |per_million: f64| (per_million * 1e6).round() as u64;
         let cached = usage.cached_tokens().min(usage.prompt_tokens);
         let fresh = usage.prompt_tokens - cached;
-        Cost(
+        Cost::from_picos(
             fresh
                 .saturating_mul(picos(self.input))
                 .saturating_add(cached.saturating_mul(picos(self.cached_input)))

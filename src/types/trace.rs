@@ -43,10 +43,10 @@ pub struct HistoryTrace {
     /// Tokens of the prompt that the provider should have in its prompt cache from the call before, where a policy keeps
     /// account of that. What it billed so is in the answer's [`Usage`](super::Usage).
     pub expected_cached_tokens: u32,
-    /// Messages that were shortened.
-    pub shortened: u32,
-    /// Messages that were put right, left out or added, because the conversation came broken.
-    pub repaired: u32,
+    /// Messages that were shortened, 65,535 at most.
+    pub shortened: u16,
+    /// Messages that were put right, left out or added, because the conversation came broken; 65,535 at most.
+    pub repaired: u16,
 }
 
 impl HistoryTrace {
@@ -109,5 +109,19 @@ impl fmt::Display for Trace {
                 None => f.write_str(", savings unknown"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ChatResponse;
+
+    /// An answer is moved through every layer: one word more, and each move is a call of `memcpy`, which costs a hit a
+    /// tenth of its time.
+    #[test]
+    fn an_answer_is_moved_in_registers() {
+        assert!(size_of::<Trace>() <= 128, "{}", size_of::<Trace>());
+        assert!(size_of::<ChatResponse>() <= 144, "{}", size_of::<ChatResponse>());
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use middle::without_middle;
 
-use super::fit::clamped;
 use super::turns::turns;
 use super::{Fit, TokenBudget};
 use crate::error::{Error, ErrorKind, Result};
@@ -116,7 +115,7 @@ pub(super) fn shorten_last_turn(messages: &Messages, budget: &TokenBudget<'_>, l
     let mut fit = Fit::unchanged(draft.messages.iter().cloned().collect())
         .kept(draft.used)
         .trimmed(before.saturating_sub(draft.used));
-    fit.trace.shortened = clamped(shortened as u64);
+    fit.trace.shortened = u16::try_from(shortened).unwrap_or(u16::MAX);
     Ok(fit)
 }
 
