@@ -34,7 +34,7 @@
 //! | Fallback, Route | your own | change or fix the model before anything depends on it |
 //! | History | [`HistoryLayer`](history::HistoryLayer) | normalises the prompt and keeps it within its budget |
 //! | Cache | [`CacheLayer`](cache::CacheLayer) | serves repeated prompts, and simultaneous ones with one call |
-//! | Batch | [`BatchLayer`](batch::BatchLayer) | merges small embedding requests of different callers |
+//! | Batch | [`DeferLayer`](batch::DeferLayer), [`BatchLayer`](batch::BatchLayer) | leaves calls that can wait to a provider's batches; merges small embedding requests of different callers |
 //! | Retry | [`RetryLayer`](resilience::RetryLayer) | tries again, within one shared budget, holding no permit |
 //! | Hedge, Breaker | your own | send copies, refuse early |
 //! | Schedule | [`ScheduleLayer`](schedule::ScheduleLayer) | admits by priority within concurrency, RPM and TPM |
@@ -117,6 +117,7 @@
 pub mod batch;
 pub mod cache;
 mod client;
+mod deferred;
 mod embedder;
 pub mod env;
 mod error;

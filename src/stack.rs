@@ -79,6 +79,8 @@ struct Placed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
     Outside,
+    /// A second layer of the crate's own in a slot, outside the other.
+    First,
     Own,
     Inside,
 }

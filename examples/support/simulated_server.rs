@@ -1,11 +1,12 @@
 //! An OpenAI-compatible HTTP server on the loopback in front of a simulated provider, for examples and tests.
 //!
 //! It speaks HTTP/1.1 and HTTP/2 (prior knowledge) on one port, takes any key, and answers
-//! `POST /v1/chat/completions` (JSON and SSE), `POST /v1/embeddings` and `GET /v1/models`. A client that hangs up
-//! cancels its call.
+//! `POST /v1/chat/completions` (JSON and SSE), `POST /v1/embeddings`, `GET /v1/models`, and the Batch API (`/v1/files`,
+//! `/v1/batches`). A client that hangs up cancels its call.
 
 #![allow(dead_code, reason = "every example and test uses its own part of it")]
 
+pub(crate) mod batches;
 mod wire;
 
 use std::io;
@@ -34,6 +35,7 @@ use tokio::task::{JoinHandle, JoinSet};
 pub(crate) struct SimulatedServer {
     address: SocketAddr,
     accepting: JoinHandle<()>,
+    batches: batches::Batches,
 }
 
 impl SimulatedServer {
@@ -46,7 +48,16 @@ impl SimulatedServer {
     pub(crate) async fn start_on(simulated: Simulated, port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
-        Ok(Self { address, accepting: tokio::spawn(accept(listener, routes(simulated))) })
+        let batches = batches::Batches::default();
+        let routes = routes(simulated.clone()).merge(batches::routes(batches.clone(), simulated)).fallback(unknown);
+        // Prompts with pictures are larger than axum's default of 2 MB, and so are files.
+        let routes = routes.layer(DefaultBodyLimit::disable());
+        Ok(Self { address, accepting: tokio::spawn(accept(listener, routes)), batches })
+    }
+
+    /// Its files and batches.
+    pub(crate) fn batches(&self) -> &batches::Batches {
+        &self.batches
     }
 
     /// What a client takes as its base URL.
@@ -93,10 +104,11 @@ fn routes(simulated: Simulated) -> Router {
         .route("/v1/chat/completions", post(chat))
         .route("/v1/embeddings", post(embeddings))
         .route("/v1/models", get(models))
-        .fallback(async || wire::refused(StatusCode::NOT_FOUND, "Invalid URL"))
-        // Prompts with pictures are larger than axum's default of 2 MB.
-        .layer(DefaultBodyLimit::disable())
         .with_state(simulated)
+}
+
+async fn unknown() -> Response {
+    wire::refused(StatusCode::NOT_FOUND, "Invalid URL")
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Box<Response>> {

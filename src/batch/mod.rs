@@ -2,12 +2,16 @@
 //!
 //! [`Bulk`] asks thousands or millions of requests with a bound on what is under way, and goes on where it was killed.
 //! [`MicroBatcher`] merges items of many callers into calls that take several; [`BatchLayer`] does so for embeddings.
+//! [`DeferLayer`] leaves calls that can wait for hours to a provider's batches, at half the price.
 
 mod bulk;
+mod defer;
 mod embed;
 mod micro;
 
+pub use crate::deferred::{BatchProvider, Deferred, SentBatch};
 pub use bulk::{Bulk, BulkItem, BulkRequest, BulkRun, CheckpointSync, Drain, Progress, jsonl};
+pub use defer::DeferLayer;
 pub use embed::BatchLayer;
 pub use micro::{BatchResults, MicroBatcher, MicroBuilder};
 

@@ -1,7 +1,7 @@
 //! The client's way into batches.
 
 use super::{Builder, OptimizedClient, Side};
-use crate::batch::{BatchLayer, Bulk};
+use crate::batch::{BatchLayer, Bulk, DeferLayer};
 use crate::layer::Slot;
 
 impl OptimizedClient {
@@ -15,5 +15,10 @@ impl Builder {
     /// Merges small embedding requests of different callers into one.
     pub fn batch(self, batch: impl Into<BatchLayer>) -> Self {
         self.set(Slot::Batch, Side::Own, batch.into())
+    }
+
+    /// Leaves calls that can wait for hours to a provider's batches, at half the price.
+    pub fn defer(self, defer: DeferLayer) -> Self {
+        self.set(Slot::Batch, Side::First, defer)
     }
 }

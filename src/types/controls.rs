@@ -18,6 +18,17 @@ pub enum Priority {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Instant);
 
+/// Whether a call may wait for hours to be answered in a batch, at half the price, where the stack has a
+/// [`DeferLayer`](crate::batch::DeferLayer). Without it, calls whose [`Deadline`] is far enough away are deferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Deferrable {
+    /// Never, however far its deadline is away.
+    No,
+    /// Also without a deadline. One that is too near still keeps it from being deferred.
+    Yes,
+}
+
 /// Whose call this is. It separates cache entries: two tenants never share an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tenant(pub String);

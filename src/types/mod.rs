@@ -17,7 +17,7 @@ mod stream;
 mod trace;
 mod usage;
 
-pub use controls::{CacheControl, Deadline, Priority, Scope, Tenant};
+pub use controls::{CacheControl, Deadline, Deferrable, Priority, Scope, Tenant};
 pub use embed::{EmbedInput, EmbedItem, EmbedRequest, EmbedResponse, Embedding, Vector};
 pub use extensions::Extensions;
 pub use message::{

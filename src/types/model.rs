@@ -95,6 +95,13 @@ impl Price {
         Self { input, cached_input, output }
     }
 
+    /// The price of the same tokens in a batch that is answered within a day: half of it, as OpenAI, Anthropic and Google
+    /// publish it for theirs.
+    #[must_use]
+    pub fn batch(self) -> Self {
+        Self::new(self.input / 2.0, self.cached_input / 2.0, self.output / 2.0)
+    }
+
     /// What this usage costs. Negative or unreadable prices count as zero; more cached tokens than input count as all.
     pub fn cost(&self, usage: &Usage) -> Cost {
         // A dollar per million tokens is a million picodollars per token. `as` saturates, and takes NaN to 0.
@@ -164,6 +171,11 @@ impl PriceTable {
     pub fn cost(&self, model: &str, usage: &Usage) -> Option<Cost> {
         self.get(model).map(|price| price.cost(usage))
     }
+
+    /// What this usage costs at the price of batches ([`Price::batch`]), if the model's price is known.
+    pub fn batch_cost(&self, model: &str, usage: &Usage) -> Option<Cost> {
+        self.get(model).map(|price| price.batch().cost(usage))
+    }
 }
 
 /// `gpt-5-mini-2025-08-07` and `claude-haiku-4-5-20251001` without their dates.
@@ -190,6 +202,7 @@ mod tests {
         assert_eq!(table.cost("gpt-5-mini", &usage), Some(Cost::from_picos(360_000_000_000)));
         assert_eq!(table.cost("gpt-5-mini-2025-08-07", &usage), table.cost("gpt-5-mini", &usage));
         assert!(table.get("claude-haiku-4-5-20251001").is_some());
+        assert_eq!(table.batch_cost("gpt-5-mini", &usage), Some(Cost::from_picos(180_000_000_000)));
     }
 
     #[test]

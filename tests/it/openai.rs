@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod batch;
 mod errors;
 pub(crate) mod server;
 mod streams;

@@ -5,8 +5,9 @@ use std::fmt;
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::{Response, Url};
+use reqwest::{Method, RequestBuilder, Response, Url};
 
+use super::batch::Batches;
 use super::builder::OpenAiBuilder;
 use super::{error, headers, sse, wire};
 use crate::client::{ClientInfo, LlmClient};
@@ -37,6 +38,8 @@ const JSON: &str = "application/json";
 ///
 /// **Time.** Only connecting is limited; a `TimeoutLayer` limits the rest.
 ///
+/// Cloning shares the connections.
+///
 /// ```no_run
 /// # fn main() -> sluicegate::Result<()> {
 /// use sluicegate::providers::OpenAi;
@@ -46,8 +49,10 @@ const JSON: &str = "application/json";
 /// # let _ = (public, gateway, configured);
 /// # Ok(()) }
 /// ```
+#[derive(Clone)]
 pub struct OpenAi {
     http: reqwest::Client,
+    base: Url,
     chat_url: Url,
     embed_url: Url,
     info: ClientInfo,
@@ -78,12 +83,33 @@ impl OpenAi {
 
     pub(super) fn new_from(http: reqwest::Client, base: &Url, info: ClientInfo, max_body_bytes: usize) -> Self {
         let (chat_url, embed_url) = (below(base, &["chat", "completions"]), below(base, &["embeddings"]));
-        Self { http, chat_url, embed_url, info, max_body_bytes, clock: TokioClock::new() }
+        Self { http, base: base.clone(), chat_url, embed_url, info, max_body_bytes, clock: TokioClock::new() }
     }
 
-    /// Sends a body and waits for the head of the answer; anything but 2xx is an error.
+    /// Batches at this endpoint: for work that can wait, at half the price.
+    pub fn batches(&self) -> Batches {
+        Batches::new(self.clone())
+    }
+
+    /// A request to what is at this path below the base.
+    pub(super) fn request(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
+        let mut url = below(&self.base, path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.http.request(method, url)
+    }
+
+    pub(super) fn max_body_bytes(&self) -> usize {
+        self.max_body_bytes
+    }
+
     async fn post(&self, url: &Url, body: Vec<u8>, accept: &'static str) -> Result<Response> {
-        let request = self.http.post(url.clone()).header(CONTENT_TYPE, JSON).header(ACCEPT, accept).body(body);
+        self.send(self.http.post(url.clone()).header(CONTENT_TYPE, JSON).header(ACCEPT, accept).body(body)).await
+    }
+
+    /// Waits for the head of the answer; anything but 2xx is an error.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response> {
         let mut response = request.send().await.map_err(error::from_transport)?;
         let status = response.status();
         if status.is_success() {
@@ -102,7 +128,7 @@ impl OpenAi {
     }
 
     /// Reads a whole body, at most `max_body_bytes` of it, counted after decompression.
-    async fn read(&self, mut response: Response) -> Result<Vec<u8>> {
+    pub(super) async fn read(&self, mut response: Response) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(error::from_transport)? {
             if piece.len() > self.max_body_bytes - body.len() {

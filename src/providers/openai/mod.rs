@@ -8,6 +8,8 @@
 //! `retry-after` and rate limits; a stream that stops early is never taken for a whole answer; no body or event may
 //! grow past a limit, before or after decompression; no key, URL or provider text shows up in what is printed.
 //!
+//! Work that can wait goes through [`OpenAi::batches`]: files of requests, answered within a day, at half the price.
+//!
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
 //! use sluicegate::{LlmClient, providers::OpenAi, types::ChatRequest};
@@ -18,6 +20,7 @@
 //! # Ok(()) }
 //! ```
 
+mod batch;
 mod builder;
 mod client;
 mod error;
@@ -25,6 +28,7 @@ mod headers;
 mod sse;
 mod wire;
 
+pub use batch::{Batch, BatchItem, BatchProgress, BatchRequest, BatchStatus, Batches};
 pub use builder::OpenAiBuilder;
 pub use client::OpenAi;
 

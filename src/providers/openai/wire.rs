@@ -71,12 +71,21 @@ pub(super) fn chunk(data: &[u8]) -> Result<ChatChunk> {
 
 /// As many vectors as were asked for, put in the order of the input.
 pub(super) fn embeddings(body: &[u8], wanted: usize) -> Result<EmbedResponse> {
-    let mut response: EmbedResponse = parse(body, "the answer is not a list of embeddings")?;
-    refuse_error(&response.object, &response.extra, body)?;
-    response.data.sort_by_key(|embedding| embedding.index);
+    let response = embeddings_of_any(body)?;
     if response.data.len() != wanted {
         let found = response.data.len();
         return Err(error::undecodable(format!("{found} vectors came for {wanted} inputs")));
+    }
+    Ok(response)
+}
+
+/// Vectors in the order of the input, of an input that is not at hand.
+pub(super) fn embeddings_of_any(body: &[u8]) -> Result<EmbedResponse> {
+    let mut response: EmbedResponse = parse(body, "the answer is not a list of embeddings")?;
+    refuse_error(&response.object, &response.extra, body)?;
+    response.data.sort_by_key(|embedding| embedding.index);
+    if response.data.is_empty() {
+        return Err(error::undecodable("the answer has no vectors"));
     }
     if response.data.iter().zip(0..).any(|(embedding, place)| embedding.index != place) {
         return Err(error::undecodable("the vectors' indices are not those of the inputs"));
