@@ -66,6 +66,13 @@ impl Memory {
         self.summaries.get(key)
     }
 
+    /// Remembers a summary that came with a conversation, unless there is one.
+    pub(super) fn learn(&self, key: Key, summary: &Arc<str>) {
+        if self.get(&key).is_none() {
+            self.put(key, Arc::clone(summary));
+        }
+    }
+
     pub(super) fn put(&self, key: Key, summary: Arc<str>) {
         self.summaries.insert(key, summary);
     }
