@@ -49,15 +49,16 @@ async fn another_process_goes_on_without_writing_a_summary_again() {
                 conversation = loaded(&conversation);
                 processes += 1;
             }
-            let before = one.calls();
             let (expected, trace) = fit(&whole, &talk, &env).await;
             let answer = llm.chat(conversation.request()).await.unwrap();
             assert_eq!(last_sent(&upstream), expected, "seed {seed}");
             assert_eq!(answer.trace().history.summarized_tokens, trace.summarized_tokens);
             assert_eq!(talk.missing(&expected), [] as [usize; 0]);
             handed_over += usize::from(echo.calls() == 0 && trace.summarized_tokens > 0);
-            assert_eq!(written + echo.calls(), one.calls(), "written again, at {before}");
-            talk.answer();
+            assert_eq!(written + echo.calls(), one.calls(), "none is written again");
+            if talk.random.usize(..6) > 0 {
+                talk.answer();
+            }
             catch_up(&mut conversation, &talk);
         }
         assert!(conversation.active_len() * 3 < conversation.len());
@@ -79,6 +80,8 @@ async fn whatever_the_writer_does_to_a_conversation() {
         });
         let echo = Echo::new(moods);
         let make = || if seed % 3 == 0 { policy(&echo).background() } else { policy(&echo).request_tokens(1_240) };
+        // Else a question may go without an answer, and the next is in the same turn.
+        let polite = seed % 2 == 0;
         let (mut llm, mut upstream) = stack(&make());
         let (mut talk, mut conversation) = (Talk::new(seed), empty());
         for _ in 0..60 {
@@ -97,9 +100,11 @@ async fn whatever_the_writer_does_to_a_conversation() {
             llm.chat(conversation.request()).await.unwrap();
             let sent = last_sent(&upstream);
             let missing = talk.missing(&sent);
-            talk.assert_demanded(&sent, &missing);
+            if polite {
+                talk.assert_demanded(&sent, &missing);
+            }
             left_out += usize::from(!missing.is_empty());
-            if talk.random.usize(..5) > 0 {
+            if polite || talk.random.usize(..5) > 0 {
                 talk.answer();
             }
             catch_up(&mut conversation, &talk);
@@ -153,7 +158,7 @@ async fn a_carried_summary_is_neither_put_right_nor_normalised() {
     let writer = Arc::new(Scripted::new().always(&format!("{line}\n\n\n{line}   \n{line}")));
     let summarize = || super::Summarize::with(Arc::clone(&writer), "gpt-5-nano").tokens(LIMIT).summary_tokens(60);
     let chain = || PolicyChain::new().then(summarize()).then(Window::tokens(LIMIT));
-    let build = |upstream: &Arc<Scripted>, chained| {
+    let build = |upstream: &Arc<Scripted>, chained: bool| {
         let builder = OptimizedClient::builder(Arc::clone(upstream)).normalize(Normalize::aggressive());
         let builder = builder.repair(Repair::fix().rules(Rules::strict()));
         if chained { builder.history(chain()) } else { builder.history(summarize()) }.build().unwrap()
@@ -162,7 +167,7 @@ async fn a_carried_summary_is_neither_put_right_nor_normalised() {
         let (upstream, other) = (Arc::new(Scripted::new()), Arc::new(Scripted::new()));
         let (llm, whole) = (build(&upstream, chained), build(&other, chained));
         let (mut talk, mut conversation) = (Talk::new(3), empty());
-        talk.messages = [].into_iter().collect::<Messages>();
+        talk.messages = Messages::new();
         for _ in 0..40 {
             let question = super::say(super::Role::User, talk.next, 30);
             talk.messages.push(question);
