@@ -87,12 +87,6 @@ impl Allowance {
     }
 }
 
-impl From<u64> for Allowance {
-    fn from(tokens: u64) -> Self {
-        Self::tokens(tokens)
-    }
-}
-
 impl fmt::Display for Allowance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.tokens {

@@ -1,5 +1,6 @@
 //! What a policy counts with.
 
+use super::Carry;
 use crate::env::Env;
 use crate::tokens::TokenCounter;
 use crate::types::{ChatBody, Content, Extensions, Message, Messages};
@@ -15,12 +16,13 @@ pub struct TokenBudget<'a> {
     cached_share: Option<f64>,
     env: Option<&'a Env>,
     extensions: Option<&'a Extensions>,
+    carried: Option<&'a Carry>,
 }
 
 impl<'a> TokenBudget<'a> {
     /// The budget of this request, by this counter; of the model's window and prices nothing is known.
     pub fn new(body: &'a ChatBody, counter: &'a dyn TokenCounter) -> Self {
-        Self { body, counter, context: None, cached_share: None, env: None, extensions: None }
+        Self { body, counter, context: None, cached_share: None, env: None, extensions: None, carried: None }
     }
 
     /// The budget of this request in a stack of this [`Env`].
@@ -47,6 +49,24 @@ impl<'a> TokenBudget<'a> {
     pub fn with_extensions(mut self, extensions: &'a Extensions) -> Self {
         self.extensions = Some(extensions);
         self
+    }
+
+    /// Says that the messages are of a conversation and begin with what a policy carried.
+    #[must_use]
+    pub fn with_carried(self, carry: &'a Carry) -> Self {
+        self.carrying(Some(carry))
+    }
+
+    /// The same, or that they do not.
+    pub(super) fn carrying(mut self, carry: Option<&'a Carry>) -> Self {
+        self.carried = carry;
+        self
+    }
+
+    /// What the policy carried when it was last asked about this conversation, if the messages begin with it: then the
+    /// note there speaks of them. A policy that does not know the note takes the messages as they are.
+    pub fn carried(&self) -> Option<&'a Carry> {
+        self.carried
     }
 
     /// The stack's time and tasks, for a policy that waits or works in the background; `None` outside a stack.

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Fit, HistoryPolicy, TokenBudget};
+use super::{Carry, Fit, HistoryPolicy, TokenBudget};
 use crate::error::{Error, Result};
-use crate::types::{HistoryTrace, Messages};
+use crate::types::{HistoryTrace, Message, Messages};
 
 /// Several policies, in order: each sees what the former one left.
 ///
 /// What was left out adds up in the trace; what the prompt takes is told as the last one that counted it did, if none
 /// changed it after. The first that refuses ends the chain.
+///
+/// A conversation shows the chain what its first policy carries. A later one is shown what it carries itself, as long as
+/// what those before it leave begins with what they left the last time; else all that they leave. What a later one carries
+/// is not stored with the conversation, so a policy that is dear to start anew, such as one that summarises, goes first.
 ///
 /// ```
 /// use sluicegate::history::{LastTurns, PolicyChain, Window};
@@ -51,37 +55,93 @@ impl HistoryPolicy for PolicyChain {
         self.policies.iter().try_for_each(|policy| policy.check())
     }
 
+    // What leaves its messages as they are hands on the very same, and of all that it is given a policy needs no note.
     fn fits(&self, messages: &Messages, budget: &TokenBudget<'_>) -> bool {
-        self.policies.iter().all(|policy| policy.fits(messages, budget))
-    }
-
-    // Of one policy it is that one's. Of several it cannot be said, even if each of them drops for good: what a later one
-    // dropped, an earlier one no longer sees, and it may decide by it. One that cuts deep once there is too much would cut
-    // later if it were shown only what the chain kept. `false` is always right, and costs a walk over the conversation.
-    fn drops_for_good(&self) -> bool {
-        matches!(&*self.policies, [only] if only.drops_for_good())
+        let first = budget.carried().map(Carry::of_first);
+        let carried = |at| first.as_ref().filter(|_| at == 0);
+        let mut policies = self.policies.iter().enumerate();
+        policies.all(|(at, policy)| policy.fits(messages, &budget.carrying(carried(at))))
     }
 
     async fn fit(&self, mut messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
+        let (shown, first) = (messages.clone(), budget.carried().map(Carry::of_first));
+        let links = budget.carried().and_then(|carry| carry.links.as_deref());
         let mut trace = HistoryTrace::default();
-        for policy in &self.policies {
-            if policy.fits(&messages, budget) {
-                continue;
-            }
-            let fit = policy.fit(messages.clone(), budget).await?;
-            if !fit.messages.ptr_eq(&messages) {
+        let (mut carry, mut later) = (None, Vec::new());
+        for (at, policy) in self.policies.iter().enumerate() {
+            let input = messages;
+            let link = at.checked_sub(1).and_then(|at| links?.later.get(at)?.as_ref());
+            let resumed = link.and_then(|link| link.resume(&input));
+            let carried = if at == 0 { first.as_ref() } else { resumed.as_ref() };
+            let show = resumed.as_ref().map_or_else(|| input.clone(), |carry| carry.messages.clone());
+            let budget = budget.carrying(carried);
+            let fit =
+                if policy.fits(&show, &budget) { Fit::unchanged(show) } else { policy.fit(show, &budget).await? };
+            if !fit.messages.ptr_eq(&input) {
                 // Of what it changed, the counts of those before it say nothing.
                 trace = HistoryTrace { kept_tokens: 0, expected_cached_tokens: 0, ..trace };
             }
             trace = trace.then(fit.trace);
             messages = fit.messages;
+            if at == 0 {
+                carry = fit.carry;
+            } else {
+                later.push(fit.carry.or(resumed).map(|carry| Link { input, carry }));
+            }
         }
-        Ok(Fit { messages, trace })
+        if carry.is_some() || later.iter().any(Option::is_some) {
+            let carry = carry.unwrap_or_else(|| first.unwrap_or_default().shown(shown));
+            let links = Links { first: carry.links.clone(), later };
+            return Ok(Fit { messages, trace, carry: Some(Carry { links: Some(Arc::new(links)), ..carry }) });
+        }
+        Ok(Fit { messages, trace, carry: None })
+    }
+}
+
+/// What the policies of a chain carry beside the first one's messages and note.
+#[derive(Debug)]
+pub(super) struct Links {
+    /// The first policy's own, where it is a chain too.
+    first: Option<Arc<Links>>,
+    /// Of each policy after it.
+    later: Vec<Option<Link>>,
+}
+
+/// What a later policy was given, and what it would be shown in place of that.
+#[derive(Debug)]
+struct Link {
+    input: Messages,
+    carry: Carry,
+}
+
+impl Link {
+    /// What to show in place of this input, if it is the former one and what came since.
+    fn resume(&self, input: &Messages) -> Option<Carry> {
+        let same = |(now, before): (&Arc<Message>, &Arc<Message>)| Arc::ptr_eq(now, before) || now == before;
+        let since = input.get(self.input.len()..)?;
+        if !input.iter().zip(self.input.iter()).all(same) {
+            return None;
+        }
+        let mut messages = self.carry.messages.clone();
+        if !since.is_empty() {
+            messages.make_mut().extend_from_slice(since);
+        }
+        Some(self.carry.shown(messages))
+    }
+}
+
+impl Carry {
+    /// What the first policy of a chain carried, of what the chain did.
+    fn of_first(&self) -> Self {
+        let links = self.links.as_ref().and_then(|links| links.first.clone());
+        Self { links, ..self.clone() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     use super::*;
     use crate::error::ErrorKind;
     use crate::history::turns::turns;
@@ -148,9 +208,11 @@ mod tests {
         assert_eq!(chain.settings(), "the last 50 turns, then window, 8000 tokens");
     }
 
-    /// Lets four turns come together, then keeps two: shown all or what it kept and what came since, it decides the same.
-    #[derive(Debug)]
-    struct Deep;
+    /// Lets four turns come together, then keeps two: shown all or what it carries and what came since, it decides the same.
+    #[derive(Debug, Default)]
+    struct Deep {
+        shown: Arc<AtomicUsize>,
+    }
 
     #[async_trait]
     impl HistoryPolicy for Deep {
@@ -166,31 +228,56 @@ mod tests {
             false
         }
 
-        fn drops_for_good(&self) -> bool {
-            true
-        }
-
         async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
+            self.shown.fetch_add(messages.len(), Relaxed);
             let kept = (0..turns(&messages).len()).fold(0, |kept, _| if kept == 4 { 2 } else { kept + 1 });
             LastTurns::new(kept).fit(messages, budget).await
         }
     }
 
+    async fn resumed(policy: &impl HistoryPolicy, request: &ChatRequest, carry: &Carry) -> Fit {
+        let counter = Tiktoken::new();
+        let budget = TokenBudget::new(request, &counter);
+        policy.fit(request.messages.clone(), &budget.with_carried(carry)).await.unwrap()
+    }
+
+    /// What a policy that cuts deep drops, one before it no longer sees: shown only what both kept, it would cut later.
     #[tokio::test]
-    async fn two_that_drop_for_good_do_not_together() {
-        let answered = |turns| talk(turns).assistant("Answer.");
+    async fn each_is_shown_what_it_carries_itself() {
         let later = |kept: Messages| talk(0).messages(kept).user("And now?");
-        let kept = fit(&Deep, &answered(4)).await.unwrap().messages;
-        assert_eq!(
-            fit(&Deep, &later(kept)).await.unwrap().messages,
-            fit(&Deep, &later(answered(4).messages.clone())).await.unwrap().messages
-        );
-        let chain = PolicyChain::new().then(Deep).then(LastTurns::new(3));
-        let kept = fit(&chain, &answered(4)).await.unwrap().messages;
-        let of_kept = fit(&chain, &later(kept)).await.unwrap().messages;
-        let of_all = fit(&chain, &later(answered(4).messages.clone())).await.unwrap().messages;
-        assert_ne!(of_kept, of_all);
-        assert!(!chain.drops_for_good());
-        assert!(PolicyChain::new().then(Deep).drops_for_good());
+        let all = talk(4).assistant("Answer.");
+        let whole = later(all.messages.clone());
+        for nested in [false, true] {
+            let chain = PolicyChain::new().then(Deep::default()).then(LastTurns::new(3));
+            let chain = if nested { PolicyChain::new().then(chain).then(LastTurns::new(9)) } else { chain };
+            let kept = fit(&chain, &all).await.unwrap();
+            let carry = kept.carry.unwrap();
+            let of_all = fit(&chain, &whole).await.unwrap().messages;
+            assert_eq!(resumed(&chain, &later(carry.messages.clone()), &carry).await.messages, of_all);
+            assert_ne!(fit(&chain, &later(kept.messages)).await.unwrap().messages, of_all);
+            let stored = Carry::of(carry.messages.clone());
+            assert_eq!(resumed(&chain, &later(carry.messages), &stored).await.messages, of_all, "and without links");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_later_one_is_shown_what_is_new() {
+        let (deep, shown) = (Deep::default(), Arc::new(AtomicUsize::new(0)));
+        let chain = PolicyChain::new().then(KeepAll::tokens(100_000)).then(Deep { shown: Arc::clone(&shown) });
+        let mut all = talk(500);
+        let mut carry = fit(&chain, &all).await.unwrap().carry.unwrap();
+        shown.store(0, Relaxed);
+        for turn in 0..20 {
+            let new = [Message::assistant("So it is."), Message::user(format!("And {turn}?"))];
+            let mut request = talk(0).messages(carry.messages.clone());
+            for message in new.map(Arc::new) {
+                all.messages.push(Arc::clone(&message));
+                request.messages.push(message);
+            }
+            let now = resumed(&chain, &request, &carry).await;
+            assert_eq!(now.messages, fit(&deep, &all).await.unwrap().messages);
+            carry = now.carry.unwrap();
+        }
+        assert!(shown.load(Relaxed) < 20 * 12, "{shown:?} messages");
     }
 }

@@ -5,6 +5,7 @@ mod stored;
 use std::fmt;
 use std::sync::Arc;
 
+use super::Carry;
 use super::sent::{Kept, Sent, Slot};
 use crate::error::Result;
 use crate::types::{ChatChunk, ChatRequest, ChatResponse, ChatStream, Extensions, Message, Messages};
@@ -14,10 +15,10 @@ use crate::types::{ChatChunk, ChatRequest, ChatResponse, ChatStream, Extensions,
 ///
 /// # What it does
 /// The log is all that was ever said; nothing is taken from it but by [`truncate`](Self::truncate). The next
-/// [`request`](Self::request) carries its active part: the messages that the client's history policy kept the last time,
-/// and what came since. A policy whose word is not final
-/// ([`drops_for_good`](super::HistoryPolicy::drops_for_good)) is shown the whole log each time. Either way the prompt is
-/// the one that sending the whole log would give; only [`trimmed_tokens`](crate::types::HistoryTrace::trimmed_tokens) and
+/// [`request`](Self::request) carries its active part: what the client's history policy carried over from the last time
+/// ([`Carry`]), and what came since. A summary is part of it, so nothing is summarised twice, not in another process
+/// either. A policy that carries nothing is shown the whole log each time. Either way the prompt is the one that sending
+/// the whole log would give; only [`trimmed_tokens`](crate::types::HistoryTrace::trimmed_tokens) and
 /// [`normalized_tokens`](crate::types::HistoryTrace::normalized_tokens) tell what was done this time, rather than ever.
 ///
 /// A conversation goes on with one client: another one's policy may want what this one's has dropped, so call
@@ -36,11 +37,12 @@ use crate::types::{ChatChunk, ChatRequest, ChatResponse, ChatStream, Extensions,
 ///
 /// # Cost
 /// A message more, and the next request, take time in proportion to the active messages at most, and one look at a lock
-/// that nobody holds for long. A clone copies the log's references, and goes its own way.
+/// that nobody holds for long. A clone copies the log's references, and goes its own way. To go back behind what the last
+/// request showed ([`truncate`](Self::truncate)) shows the whole log once more.
 ///
 /// # Storage
-/// It is [`Serialize`](serde::Serialize) and [`Deserialize`](serde::Deserialize): log, active part, and the body of the
-/// template. Its controls ([`controls_mut`](Self::controls_mut)) are not stored: a tenant or a priority is of this
+/// It is [`Serialize`](serde::Serialize) and [`Deserialize`](serde::Deserialize): log, active part, the policy's note on
+/// it, and the body of the template. Its controls ([`controls_mut`](Self::controls_mut)) are not stored: a tenant or a priority is of this
 /// process. What another version of this crate wrote in a form this one does not know is refused with an error that says
 /// so; [`Values`](crate::cache::Values) takes what it cannot read for a miss. A cache may forget: give conversations a
 /// namespace with a life of its own and a tier that lasts, and what must never be lost to a database.
@@ -82,18 +84,26 @@ pub struct Conversation {
     /// Without messages.
     template: ChatRequest,
     log: Vec<Arc<Message>>,
-    /// What was kept of the log's first `upto` messages, then the others.
-    active: Messages,
-    upto: usize,
+    active: Active,
     slot: Slot,
+}
+
+/// What is still shown of a log.
+#[derive(Clone, Default)]
+struct Active {
+    /// What is carried in place of the log's first `upto` messages, then the others.
+    messages: Messages,
+    upto: usize,
+    carry: Option<Arc<Carry>>,
 }
 
 impl Conversation {
     /// A conversation with this model, tools, parameters and controls; its messages are the beginning.
     pub fn new(mut template: ChatRequest) -> Self {
-        let active = std::mem::take(&mut template.messages);
+        let messages = std::mem::take(&mut template.messages);
         template.extensions.remove::<Sent>();
-        Self { template, log: active.to_vec(), active, upto: 0, slot: Slot::default() }
+        let log = messages.to_vec();
+        Self { template, log, active: Active { messages, ..Active::default() }, slot: Slot::default() }
     }
 
     /// Adds a message.
@@ -101,7 +111,7 @@ impl Conversation {
         self.absorb();
         let message = message.into();
         self.log.push(Arc::clone(&message));
-        self.active.push(message);
+        self.active.messages.push(message);
     }
 
     /// Adds what the user says.
@@ -145,8 +155,9 @@ impl Conversation {
     pub fn request(&mut self) -> ChatRequest {
         self.absorb();
         let mut request = self.template.clone();
-        request.messages = self.active.clone();
-        let sent = Sent::new(self.slot.clone(), self.active.clone(), self.template.clone(), self.log.len());
+        let Active { messages, carry, .. } = self.active.clone();
+        request.messages = messages.clone();
+        let sent = Sent::new(self.slot.clone(), messages, carry, self.template.clone(), self.log.len());
         request.with(sent)
     }
 
@@ -167,7 +178,7 @@ impl Conversation {
 
     /// How many messages the next request carries.
     pub fn active_len(&self) -> usize {
-        self.now().0.len()
+        self.now().messages.len()
     }
 
     /// Goes back to the first so many messages, as if no more had been said: to take a question back, to say it in other
@@ -179,19 +190,18 @@ impl Conversation {
         self.absorb();
         let gone = self.log.len() - len;
         self.log.truncate(len);
-        if len < self.upto {
+        if len < self.active.upto {
             return self.show_all();
         }
-        let left = self.active.len().saturating_sub(gone);
-        self.active.make_mut().truncate(left);
+        let left = self.active.messages.len().saturating_sub(gone);
+        self.active.messages.make_mut().truncate(left);
         self.slot = Slot::default();
     }
 
     /// Shows the whole log in the next request: for when the conversation goes on with another client or policy. Requests
     /// still under way leave no mark.
     pub fn show_all(&mut self) {
-        self.active = self.log.iter().cloned().collect();
-        self.upto = 0;
+        self.active = Active { messages: self.log.iter().cloned().collect(), ..Active::default() };
         self.slot = Slot::default();
     }
 
@@ -223,33 +233,34 @@ impl Conversation {
 
     /// Takes over what the latest request left.
     fn absorb(&mut self) {
-        if let Some(kept) = self.slot.take().filter(|kept| kept.upto >= self.upto) {
-            (self.active, self.upto) = self.with(kept);
+        if let Some(kept) = self.slot.take().filter(|kept| kept.upto >= self.active.upto) {
+            self.active = self.with(kept);
         }
     }
 
-    /// The active messages as they are now, and how many of the log those before its rest stand for.
-    fn now(&self) -> (Messages, usize) {
-        match self.slot.peek().filter(|kept| kept.upto >= self.upto) {
+    /// The active part as it is now.
+    fn now(&self) -> Active {
+        match self.slot.peek().filter(|kept| kept.upto >= self.active.upto) {
             Some(kept) => self.with(kept),
-            None => (self.active.clone(), self.upto),
+            None => self.active.clone(),
         }
     }
 
-    fn with(&self, Kept { mut messages, upto }: Kept) -> (Messages, usize) {
+    fn with(&self, Kept { carry, upto }: Kept) -> Active {
+        let mut messages = carry.messages.clone();
         let since = self.log.get(upto..).unwrap_or_default();
         if !since.is_empty() {
             messages.make_mut().extend_from_slice(since);
         }
-        (messages, upto)
+        Active { messages, upto, carry: Some(carry) }
     }
 }
 
 /// The copy goes its own way: what is sent of one changes nothing in the other.
 impl Clone for Conversation {
     fn clone(&self) -> Self {
-        let (active, upto) = self.now();
-        Self { template: self.template.clone(), log: self.log.clone(), active, upto, slot: Slot::default() }
+        let (template, log) = (self.template.clone(), self.log.clone());
+        Self { template, log, active: self.now(), slot: Slot::default() }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Carry;
 use crate::types::{Content, HistoryTrace, Message, Messages, Part};
 
 /// What a policy made of a conversation: the messages to send, and what was done to them.
@@ -11,12 +12,27 @@ pub struct Fit {
     pub messages: Messages,
     /// What was done.
     pub trace: HistoryTrace,
+    /// What to show the next time; nothing to show the same again.
+    pub carry: Option<Carry>,
 }
 
 impl Fit {
     /// Nothing was done.
     pub fn unchanged(messages: Messages) -> Self {
-        Self { messages, trace: HistoryTrace::default() }
+        Self { messages, trace: HistoryTrace::default(), carry: None }
+    }
+
+    /// The next time, this is shown in place of what was shown now.
+    #[must_use]
+    pub fn carrying(mut self, carry: Carry) -> Self {
+        self.carry = Some(carry);
+        self
+    }
+
+    /// What is sent now is what is shown the next time.
+    pub(super) fn carrying_what_is_sent(self) -> Self {
+        let carry = Carry::of(self.messages.clone());
+        self.carrying(carry)
     }
 
     /// These messages take so many tokens, tools and all.

@@ -58,10 +58,6 @@ impl HistoryPolicy for KeepAll {
         allowance.limit(budget).is_ok_and(|limit| budget.surely_within(messages, limit))
     }
 
-    fn drops_for_good(&self) -> bool {
-        true
-    }
-
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
         let Some(allowance) = &self.allowance else { return Ok(Fit::unchanged(messages)) };
         let limit = allowance.limit(budget)?;
@@ -72,7 +68,7 @@ impl HistoryPolicy for KeepAll {
             );
             return Err(Error::new(ErrorKind::ContextLength, "history", text));
         }
-        Ok(Fit::unchanged(messages).kept(used))
+        Ok(Fit::unchanged(messages).kept(used).carrying_what_is_sent())
     }
 }
 

@@ -65,16 +65,14 @@ impl HistoryPolicy for LastTurns {
         self.first_kept(messages).is_none()
     }
 
-    // Where a turn begins depends on nothing before it but that there is something, and the last turns of what was kept and
-    // what came since are the last turns of all.
-    fn drops_for_good(&self) -> bool {
-        true
-    }
-
     async fn fit(&self, messages: Messages, _: &TokenBudget<'_>) -> Result<Fit> {
-        let Some(first_kept) = self.first_kept(&messages) else { return Ok(Fit::unchanged(messages)) };
+        let Some(first_kept) = self.first_kept(&messages) else {
+            return Ok(Fit::unchanged(messages).carrying_what_is_sent());
+        };
         let trimmed = estimate_before(&messages, first_kept, Rate::default());
-        Ok(Fit::unchanged(from(&messages, first_kept)).trimmed(trimmed))
+        // Where a turn begins depends on nothing before it but that there is something, and the last turns of what was kept
+        // and what came since are the last turns of all.
+        Ok(Fit::unchanged(from(&messages, first_kept)).trimmed(trimmed).carrying_what_is_sent())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::future::ready;
 use std::sync::Arc;
 
+use super::carry::{with_summary, without_summary};
 use super::fit::{clamped, length};
 use super::sent::Sent;
 use super::{HistoryPolicy, Normalize, Repair, TokenBudget};
@@ -27,8 +28,8 @@ use crate::types::{
 /// prompt is the key.
 ///
 /// # Cost
-/// A prompt that is in form and fits by its bytes is scanned once ([`Normalize::aggressive`] reads it a few times). Otherwise each message costs a hash and a look-up,
-/// and a message not seen before its tokenization (about 30 MB/s).
+/// A prompt that is in form and fits by its bytes is scanned once ([`Normalize::aggressive`] reads it a few times).
+/// Otherwise each message costs a hash and a look-up, and a message not seen before its tokenization (about 30 MB/s).
 ///
 /// # Streaming
 /// The same for calls and streams.
@@ -44,7 +45,8 @@ use crate::types::{
 ///
 /// let upstream = Arc::new(Scripted::new());
 /// let client = HistoryLayer::from(Window::tokens(20)).wrap(upstream.clone(), &Env::new())?;
-/// client.chat(ChatRequest::new("gpt-5-mini").user("An old question.").assistant("An old answer.").user("And now?")).await?;
+/// let talk = ChatRequest::new("gpt-5-mini").user("An old question.").assistant("An old answer.").user("And now?");
+/// client.chat(talk).await?;
 /// assert_eq!(upstream.requests()[0].messages.len(), 1);
 /// # Ok(()) }
 /// ```
@@ -137,29 +139,52 @@ impl Fitted {
 
     /// The request put right and in its form.
     fn prepare(&self, mut request: ChatRequest) -> Result<Prepared> {
-        let mut done = HistoryTrace::default();
         // What somebody on its way has changed is no longer what its conversation showed.
         let sent = request.extensions.get::<Sent>().filter(|sent| sent.is_of(&request)).cloned();
         // A policy further down speaks of what this one leaves, not of the conversation.
         if sent.is_none() || self.layer.policy.is_some() {
             request.extensions.remove::<Sent>();
         }
-        if let Some(repair) = self.layer.repair {
-            let (messages, repaired) = repair.apply(request.messages.clone())?;
-            done.repaired = u16::try_from(repaired).unwrap_or(u16::MAX);
-            replace(&mut request, messages);
-        }
-        if let Some(normalize) = self.layer.normalize {
-            let messages = normalize.apply(request.messages.clone());
-            if !messages.ptr_eq(&request.messages) {
-                let saved = saved(&request.messages, &messages, &TokenBudget::of(&request, &self.env));
-                done.normalized_tokens = clamped(saved);
-                replace(&mut request, messages);
-            }
-        }
-        let budget = TokenBudget::of(&request, &self.env).with_extensions(&request.extensions);
+        let summarized = sent.as_ref().and_then(Sent::carried).is_some_and(|carry| carry.summarized);
+        let done = self.form(&mut request, summarized)?;
+        let budget = self.budget(&request, sent.as_ref());
         let fits = self.layer.policy.as_ref().is_none_or(|policy| policy.fits(&request.messages, &budget));
         Ok(Prepared { request, done, to_fit: !fits, sent })
+    }
+
+    /// Puts the messages right and into their form. A summary that a policy put there stays as it wrote it.
+    fn form(&self, request: &mut ChatRequest, summarized: bool) -> Result<HistoryTrace> {
+        let mut done = HistoryTrace::default();
+        if self.layer.repair.is_none() && self.layer.normalize.is_none() {
+            return Ok(done);
+        }
+        let carried = if summarized { without_summary(&request.messages) } else { None };
+        let said = carried.as_ref().map_or(&request.messages, |(said, _)| said);
+        let mut messages = said.clone();
+        if let Some(repair) = self.layer.repair {
+            let repaired;
+            (messages, repaired) = repair.apply(messages)?;
+            done.repaired = u16::try_from(repaired).unwrap_or(u16::MAX);
+        }
+        if let Some(normalize) = self.layer.normalize {
+            let normalized = normalize.apply(messages.clone());
+            if !normalized.ptr_eq(&messages) {
+                done.normalized_tokens = clamped(saved(&messages, &normalized, &TokenBudget::of(request, &self.env)));
+                messages = normalized;
+            }
+        }
+        if !messages.ptr_eq(said) {
+            request.messages = match carried {
+                Some((_, summary)) => with_summary(messages, summary),
+                None => messages,
+            };
+        }
+        Ok(done)
+    }
+
+    fn budget<'a>(&'a self, request: &'a ChatRequest, sent: Option<&'a Sent>) -> TokenBudget<'a> {
+        let budget = TokenBudget::of(request, &self.env).with_extensions(&request.extensions);
+        budget.carrying(sent.and_then(Sent::carried))
     }
 
     /// The request to send, and what was done to it.
@@ -167,14 +192,13 @@ impl Fitted {
         let Prepared { mut request, mut done, to_fit, sent } = prepared;
         if let Some(policy) = self.layer.policy.as_ref().filter(|_| to_fit) {
             count_ahead(self.env.counter(), self.env.tasks(), &request.model, &request.messages).await;
-            let budget = TokenBudget::of(&request, &self.env).with_extensions(&request.extensions);
-            let fit = policy.fit(request.messages.clone(), &budget).await?;
+            let fit = policy.fit(request.messages.clone(), &self.budget(&request, sent.as_ref())).await?;
             done = done.then(fit.trace);
-            replace(&mut request, fit.messages);
             // What came broken may be mended by what comes next: then it must all be seen again.
-            if let Some(sent) = sent.filter(|_| policy.drops_for_good() && done.repaired == 0) {
-                sent.set(request.messages.clone());
+            if let (Some(sent), Some(carry), 0) = (sent, fit.carry, done.repaired) {
+                sent.set(carry);
             }
+            replace(&mut request, fit.messages);
         }
         Ok((request, done))
     }

@@ -12,6 +12,7 @@
 
 mod allowance;
 mod budget;
+mod carry;
 mod chain;
 mod conversation;
 mod fit;
@@ -37,6 +38,7 @@ use async_trait::async_trait;
 
 pub use allowance::Allowance;
 pub use budget::TokenBudget;
+pub use carry::Carry;
 pub use chain::PolicyChain;
 pub use conversation::Conversation;
 pub use fit::Fit;
@@ -69,14 +71,14 @@ pub trait HistoryPolicy: fmt::Debug + Send + Sync + 'static {
     fn check(&self) -> Result<()>;
 
     /// Whether it certainly leaves these messages as they are, found without waiting and without much work: then it is not
-    /// asked to [`fit`](Self::fit) them. `false` when in doubt.
+    /// asked to [`fit`](Self::fit) them. `false` when in doubt. What the conversation carries counts here too.
     fn fits(&self, messages: &Messages, budget: &TokenBudget<'_>) -> bool;
 
-    /// Whether what it leaves out of a conversation it would leave out of every longer form of it too, and leaving it out
-    /// beforehand changes nothing: then a conversation kept in a handle shows it only what it kept the last time, and what came since.
-    fn drops_for_good(&self) -> bool;
-
     /// The messages to send. Returns the very same list when nothing is to be done.
+    ///
+    /// What it carries ([`Fit::carry`]) is shown to it the next time, followed by what is new, in place of all it was shown
+    /// now; the prompt must then be the one that all of it would give. So a turn more costs what is new, and not what was
+    /// said before. Where it carries nothing, all it was shown is shown again, with what it had carried before.
     ///
     /// # Errors
     /// [`ErrorKind::ContextLength`](crate::ErrorKind::ContextLength) when what must stay does not fit.
@@ -96,10 +98,6 @@ impl<P: HistoryPolicy + ?Sized> HistoryPolicy for Arc<P> {
 
     fn fits(&self, messages: &Messages, budget: &TokenBudget<'_>) -> bool {
         (**self).fits(messages, budget)
-    }
-
-    fn drops_for_good(&self) -> bool {
-        (**self).drops_for_good()
     }
 
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::fit::{Rate, clamped, estimate_before, from};
 use super::turns::turns;
-use super::{Allowance, Fit, HistoryPolicy, Oversized, TokenBudget};
+use super::{Allowance, Carry, Fit, HistoryPolicy, Oversized, TokenBudget};
 use crate::error::Result;
 use crate::types::Messages;
 
@@ -12,8 +12,8 @@ use crate::types::Messages;
 ///
 /// A turn is what the user says and everything up to the next thing the user says, so a tool call never loses its
 /// results. The last turn always stays; when it does not fit together with the instructions, the call is refused rather
-/// than cut, unless [`oversized`](Self::oversized) says otherwise. Counted by the configured [`TokenCounter`](crate::tokens::TokenCounter), tools and response format
-/// included.
+/// than cut, unless [`oversized`](Self::oversized) says otherwise. Counted by the configured
+/// [`TokenCounter`](crate::tokens::TokenCounter), tools and response format included.
 ///
 /// A prompt whose bytes already fit is not counted at all (no token is shorter than a byte); of one that does not, the
 /// instructions, what is kept, and the newest turn that goes; the others that go are told by their length.
@@ -63,11 +63,6 @@ impl HistoryPolicy for Window {
         self.allowance.limit(budget).is_ok_and(|limit| budget.surely_within(messages, limit))
     }
 
-    // What was shortened would be shortened again, from what is left of it, or kept where the whole would have gone.
-    fn drops_for_good(&self) -> bool {
-        self.oversized == Oversized::Refuse
-    }
-
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
         let limit = self.allowance.limit(budget)?;
         let instructions = messages.iter().filter(|message| message.role.is_instruction());
@@ -90,14 +85,16 @@ impl HistoryPolicy for Window {
         }
         let trimmed = estimate_before(&messages, first_kept, rate);
         if used > limit {
-            let mut fit = self.oversized.settle(from(&messages, first_kept), budget, limit)?;
+            let kept = from(&messages, first_kept);
+            let mut fit = self.oversized.settle(kept.clone(), budget, limit)?;
             fit.trace.trimmed_tokens = fit.trace.trimmed_tokens.saturating_add(clamped(trimmed));
-            return Ok(fit);
+            // Whole, or what was shortened would be shortened again from what is left of it.
+            return Ok(fit.carrying(Carry::of(kept)));
         }
         if messages[..first_kept].iter().all(|message| message.role.is_instruction()) {
-            return Ok(Fit::unchanged(messages).kept(used));
+            return Ok(Fit::unchanged(messages).kept(used).carrying_what_is_sent());
         }
-        Ok(Fit::unchanged(from(&messages, first_kept)).kept(used).trimmed(trimmed))
+        Ok(Fit::unchanged(from(&messages, first_kept)).kept(used).trimmed(trimmed).carrying_what_is_sent())
     }
 }
 

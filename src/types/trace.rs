@@ -31,6 +31,7 @@ impl fmt::Display for Source {
 /// What became of a conversation before it was sent, in tokens as the configured counter counts them. All zero where
 /// nothing had to be done: what fits is not even counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct HistoryTrace {
     /// Tokens of the prompt as it was sent; 0 when it was not counted.
     pub kept_tokens: u32,

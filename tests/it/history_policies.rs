@@ -1,13 +1,17 @@
 //! Policies in the real stack: what is sent, what the trace and `describe()` tell, streams, errors.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use sluicegate::cache::Cache;
-use sluicegate::history::{Allowance, KeepAll, LastTurns, Oversized, PolicyChain, Relevance, Window};
+use sluicegate::history::{
+    Allowance, Conversation, HistoryLayer, KeepAll, LastTurns, Oversized, PolicyChain, Relevance, Window,
+};
 use sluicegate::testing::{Gate, Scripted};
-use sluicegate::types::{ChatRequest, HistoryTrace, StreamEvent};
-use sluicegate::{ClientEmbedder, ErrorKind, OptimizedClient};
+use sluicegate::tokens::{Tiktoken, TokenCounter};
+use sluicegate::types::{ChatBody, ChatRequest, HistoryTrace, Message, StreamEvent};
+use sluicegate::{ClientEmbedder, Env, ErrorKind, Layer, LlmClient, OptimizedClient};
 
 fn talk(turns: usize) -> ChatRequest {
     let request = ChatRequest::new("gpt-5-mini").system("Be brief.");
@@ -51,6 +55,52 @@ async fn a_chain_adds_up_in_the_trace_and_says_what_it_is() {
     assert!(told.trimmed_tokens > 500 && told.shortened == 0, "{told:?}");
     assert_eq!(client.report().trimmed_tokens, 2 * u64::from(told.trimmed_tokens));
     assert_eq!(both(&client, &upstream, &talk(0)).await, HistoryTrace::default(), "what fits is not even counted");
+}
+
+/// Counts what it is asked to count.
+#[derive(Debug)]
+struct Asked(Tiktoken, Arc<AtomicUsize>);
+
+impl TokenCounter for Asked {
+    fn text(&self, model: &str, text: &str) -> u64 {
+        self.0.text(model, text)
+    }
+
+    fn message(&self, model: &str, message: &Message) -> u64 {
+        self.1.fetch_add(1, Relaxed);
+        self.0.message(model, message)
+    }
+
+    fn request(&self, body: &ChatBody) -> u64 {
+        self.0.request(body)
+    }
+}
+
+#[tokio::test]
+async fn a_turn_more_costs_a_chain_what_is_new_however_long_the_conversation() {
+    let mut costs = Vec::new();
+    // Their last turns are alike.
+    for turns in [300, 860] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let env = Env::new().with_counter(Asked(Tiktoken::new(), Arc::clone(&asked)));
+        let chain = PolicyChain::new().then(LastTurns::new(50)).then(Window::tokens(400));
+        let client = HistoryLayer::from(chain).wrap(Arc::new(Scripted::new().always("Yes.")), &env).unwrap();
+        let mut conversation = Conversation::new(talk(turns));
+        let answer = client.chat(conversation.request()).await.unwrap();
+        conversation.answered(&answer);
+        asked.store(0, Relaxed);
+        let mut shown = 0;
+        for turn in 0..50 {
+            conversation.user(format!("And {turn}?"));
+            shown += conversation.active_len();
+            let answer = client.chat(conversation.request()).await.unwrap();
+            conversation.answered(&answer);
+        }
+        assert!(shown <= 50 * 103, "{shown} messages shown");
+        costs.push((shown, asked.load(Relaxed)));
+    }
+    assert_eq!(costs[0], costs[1], "messages shown and counted");
+    assert!(costs[0].1 < 50 * 60, "{costs:?}");
 }
 
 #[tokio::test]

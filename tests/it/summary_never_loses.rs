@@ -1,6 +1,7 @@
 //! A failing, slow, cancelled, panicking or empty-answering writer of summaries never loses a message: each is sent as it
 //! is, or covered by a summary, or left out because the budget demands it, and then it is in the next summary.
 
+mod carried;
 mod echo;
 mod writers;
 

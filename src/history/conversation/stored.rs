@@ -7,12 +7,15 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::Conversation;
+use super::{Active, Conversation};
+use crate::history::Carry;
 use crate::history::sent::Slot;
 use crate::types::{ChatBody, ChatRequest, Message, Messages};
 
 /// Of the stored form. An older reader refuses a newer one: it would lose what it does not know.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// Of the form before, which has no note. It is still read.
+const WITHOUT_NOTE: u64 = 1;
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -21,6 +24,10 @@ struct Written<'a> {
     messages: Messages,
     kept: Vec<Piece<&'a Message>>,
     upto: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a Value>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    summarized: bool,
 }
 
 #[derive(Deserialize)]
@@ -29,6 +36,10 @@ struct Read {
     messages: Vec<Message>,
     kept: Vec<Piece<Message>>,
     upto: usize,
+    #[serde(default)]
+    note: Value,
+    #[serde(default)]
+    summarized: bool,
 }
 
 /// What was kept: messages of the log, from this position up to that one, or one of the policy's own making.
@@ -41,7 +52,7 @@ enum Piece<M> {
 
 impl Serialize for Conversation {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (active, upto) = self.now();
+        let Active { messages: active, upto, carry } = self.now();
         let kept = active.len().saturating_sub(self.log.len().saturating_sub(upto));
         let written = Written {
             version: VERSION,
@@ -49,6 +60,8 @@ impl Serialize for Conversation {
             messages: self.log.iter().cloned().collect(),
             kept: pieces(&self.log, active.get(..kept).unwrap_or_default()),
             upto,
+            note: carry.as_ref().map(|carry| &carry.note).filter(|note| !note.is_null()),
+            summarized: carry.as_ref().is_some_and(|carry| carry.summarized),
         };
         written.serialize(serializer)
     }
@@ -59,27 +72,30 @@ impl<'de> Deserialize<'de> for Conversation {
         // Read as it stands first: what another version wrote need not have this one's fields.
         let value = Value::deserialize(deserializer)?;
         match value.get("version").and_then(Value::as_u64) {
-            Some(VERSION) => {}
+            Some(VERSION | WITHOUT_NOTE) => {}
             Some(other) => {
-                let text = format!("a conversation stored in form {other}; this version reads form {VERSION}");
+                let text = format!("a conversation stored in form {other}; this version reads forms 1 to {VERSION}");
                 return Err(D::Error::custom(text));
             }
             None => return Err(D::Error::custom("this is no stored conversation: it says no version")),
         }
-        let Read { mut template, messages, kept, upto } = serde_json::from_value(value).map_err(D::Error::custom)?;
+        let Read { mut template, messages, kept, upto, note, summarized } =
+            serde_json::from_value(value).map_err(D::Error::custom)?;
         template.messages = Messages::new();
         let log: Vec<Arc<Message>> = messages.into_iter().map(Arc::new).collect();
         let damaged = || D::Error::custom("a stored conversation that is damaged: it points past its own log");
-        let mut active = Vec::new();
+        let mut carried = Vec::new();
         for piece in kept {
             match piece {
-                Piece::Log(start, end) => active.extend_from_slice(log.get(start..end).ok_or_else(damaged)?),
-                Piece::Own(message) => active.push(Arc::new(message)),
+                Piece::Log(start, end) => carried.extend_from_slice(log.get(start..end).ok_or_else(damaged)?),
+                Piece::Own(message) => carried.push(Arc::new(message)),
             }
         }
-        active.extend_from_slice(log.get(upto..).ok_or_else(damaged)?);
-        let active = active.into_iter().collect();
-        Ok(Self { template: ChatRequest::from(template), log, active, upto, slot: Slot::default() })
+        let since = log.get(upto..).ok_or_else(damaged)?;
+        let messages = carried.iter().chain(since).cloned().collect();
+        let carry = Carry { summarized, ..Carry::of(carried.into_iter().collect()).noted(note) };
+        let active = Active { messages, upto, carry: Some(Arc::new(carry)) };
+        Ok(Self { template: ChatRequest::from(template), log, active, slot: Slot::default() })
     }
 }
 

@@ -14,7 +14,7 @@ fn keep(request: &ChatRequest, last: usize) {
     let sent = request.extensions.get::<Sent>().unwrap();
     if sent.is_of(request) {
         let first = request.messages.len() - last;
-        sent.set(super::super::fit::from(&request.messages, first));
+        sent.set(Carry::of(super::super::fit::from(&request.messages, first)));
     }
 }
 
@@ -170,21 +170,47 @@ fn it_is_stored_and_taken_up_again() {
     // Part of it of the policy's own making, and a gap.
     let own = Arc::new(Message::system("what was said before"));
     let [rules, seven, nine] = [0, 7, 9].map(|at| Arc::clone(&request.messages[at]));
-    sent.set([rules, own, seven, nine].into_iter().collect());
+    let note = serde_json::json!({"upto": 6});
+    sent.set(Carry::of([rules, own, seven, nine].into_iter().collect()).noted(note.clone()).summarized());
     talk.user("since");
     let value = stored(&talk);
     let own = serde_json::json!({"role": "system", "content": "what was said before"});
     assert_eq!(value["kept"], serde_json::json!([[0, 1], own, [7, 8], [9, 10]]));
-    assert_eq!((&value["version"], &value["upto"]), (&1.into(), &10.into()));
+    assert_eq!((&value["version"], &value["upto"]), (&2.into(), &10.into()));
+    assert_eq!((&value["note"], &value["summarized"]), (&note, &true.into()));
 
     let mut again = loaded(value.clone()).unwrap();
     assert_eq!(stored(&again), value);
     assert_eq!(shown(&mut again), ["rules", "what was said before", "7", "9", "since"]);
     assert_eq!((again.len(), again.request().temperature), (11, Some(0.5)));
     assert!(again.template().extensions.is_empty(), "controls are not stored");
+    let carried = |talk: &mut Conversation| {
+        let request = talk.request();
+        let carry =
+            request.extensions.get::<Sent>().unwrap().carried().map(|carry| (carry.summarized, carry.note.clone()));
+        carry.filter(|(summarized, _)| *summarized).map(|(_, note)| note)
+    };
+    assert_eq!(carried(&mut again), Some(note.clone()));
+    assert_eq!(carried(&mut again.clone()), Some(note.clone()));
     again.user("and");
     again.truncate(10);
     assert_eq!(shown(&mut again), ["rules", "what was said before", "7", "9"]);
+    assert_eq!(carried(&mut again), Some(note));
+    let mut behind = again.clone();
+    behind.truncate(9);
+    again.show_all();
+    for talk in [&mut again, &mut behind] {
+        assert_eq!((talk.active_len(), carried(talk)), (talk.len(), None), "all, and no note on less");
+    }
+}
+
+#[test]
+fn the_form_without_a_note_is_still_read() {
+    let messages = ["rules", "1", "2", "3"].map(Message::user);
+    let form = serde_json::json!({
+        "version": 1, "template": {"model": "m", "messages": []}, "messages": messages, "kept": [[0, 1], [2, 3]], "upto": 3,
+    });
+    assert_eq!(shown(&mut loaded(form).unwrap()), ["rules", "2", "3"]);
 }
 
 #[test]
@@ -194,8 +220,8 @@ fn what_cannot_be_read_is_refused_and_said() {
         change(&mut value);
         loaded(value).unwrap_err().to_string()
     };
-    assert!(refused(|value| value["version"] = 2.into()).contains("form 2; this version reads form 1"));
-    assert!(refused(|value| *value = serde_json::json!({"version": 3, "new": {}})).contains("form 3"));
+    assert!(refused(|value| value["version"] = 3.into()).contains("form 3; this version reads forms 1 to 2"));
+    assert!(refused(|value| *value = serde_json::json!({"version": 4, "new": {}})).contains("form 4"));
     assert!(refused(|value| *value = serde_json::json!([])).contains("says no version"));
     assert!(refused(|value| value["kept"] = serde_json::json!([[1, 4]])).contains("damaged"));
     assert!(refused(|value| value["kept"] = serde_json::json!([[2, 1]])).contains("damaged"));

@@ -33,6 +33,9 @@ use crate::types::{Message, Messages, Role};
 ///
 /// The prompt changes in its middle from call to call, so the provider's prompt cache is of little use to it.
 ///
+/// What is far from this question may be near to the next, so every turn is judged anew at each call, and a
+/// [`Conversation`](super::Conversation) shows it the whole log.
+///
 /// Cost: a hash and a look-up for each message and text, and one product of vectors for each of the
 /// [`candidates`](Self::candidates). Cancellation: the embedder's call is dropped.
 ///
@@ -232,12 +235,14 @@ impl HistoryPolicy for Relevance {
         self.window.fits(messages, budget)
     }
 
-    // What is far from this question may be near to the next.
-    fn drops_for_good(&self) -> bool {
-        false
-    }
-
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
+        // What is far from this question may be near to the next: nothing is carried, not what the window would carry either.
+        Ok(Fit { carry: None, ..self.choose(messages, budget).await? })
+    }
+}
+
+impl Relevance {
+    async fn choose(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
         let limit = self.allowance.limit(budget)?;
         let turns = turns(&messages);
         let Some((last, older)) = turns.split_last() else { return self.window.fit(messages, budget).await };

@@ -79,9 +79,10 @@ async fn refuses_unless_it_is_told_to_shorten_and_what_cannot_fit_even_then() {
     let budget = TokenBudget::new(&request, &counter);
     let error = Window::tokens(1_000).fit(request.messages.clone(), &budget).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ContextLength);
-    assert!(Window::tokens(1_000).drops_for_good());
-    assert!(!Window::tokens(1_000).oversized(Oversized::Shorten).drops_for_good());
-    assert!(shorten(&request, 1_000).await.is_ok());
+    let window = Window::tokens(1_000).oversized(Oversized::Shorten);
+    let fit = window.fit(request.messages.clone(), &budget).await.unwrap();
+    assert_ne!(fit.messages, request.messages);
+    assert_eq!(fit.carry.unwrap().messages, request.messages, "the next time it is shown whole");
     let error = shorten(&request, 200).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ContextLength);
     assert!(error.to_string().contains("shortened as far as they may be, 200 are allowed"), "{error}");

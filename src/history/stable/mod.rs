@@ -13,7 +13,7 @@ use depth::{Depth, Prices};
 use walk::walk;
 
 use super::fit::{clamped, from};
-use super::{Allowance, Fit, HistoryPolicy, Oversized, TokenBudget};
+use super::{Allowance, Carry, Fit, HistoryPolicy, Oversized, TokenBudget};
 use crate::error::{Error, Result};
 use crate::types::{Message, Messages};
 
@@ -206,11 +206,6 @@ impl HistoryPolicy for StableWindow {
             && self.allowance.limit(budget).is_ok_and(|limit| budget.surely_within(messages, told(limit)))
     }
 
-    // What was shortened would be shortened again, from what is left of it.
-    fn drops_for_good(&self) -> bool {
-        self.oversized == Oversized::Refuse
-    }
-
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
         let limit = self.allowance.limit(budget)?;
         let shortens = self.oversized != Oversized::Refuse;
@@ -218,11 +213,14 @@ impl HistoryPolicy for StableWindow {
         let walked = walk(&messages, budget.overhead(), limit, shortens, &self.depth(budget), cost);
         let dropped = messages.iter().take(walked.first_kept).any(|message| !message.role.is_instruction());
         let messages = if dropped { from(&messages, walked.first_kept) } else { messages };
+        // What went before a trim has no part in what follows it. Carried as it came, neither shortened nor marked.
+        let carry = Carry::of(messages.clone());
         let mut fit = if walked.prompt > limit {
             self.oversized.settle(messages, budget, limit)?
         } else {
             Fit::unchanged(messages).kept(walked.prompt)
         };
+        fit.carry = Some(carry);
         if self.breakpoints.serve(budget.model()) {
             fit.messages = breakpoints::place(fit.messages);
         }

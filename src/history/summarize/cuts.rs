@@ -1,15 +1,15 @@
 //! Where a conversation is cut: a pure function of its messages.
 //!
-//! Its growth is played through as it was requested: before every message of the assistant, and now. Whenever the prompt
-//! would have exceeded the limit, everything before a turn goes into the summary, so deep that what stays and the room
-//! for the summary are below the low water. So a conversation shown in full at every call is cut at the same places each
-//! time, and between two cuts the prompt only grows.
+//! Its growth is played through, message by message. Whenever the prompt would have exceeded the limit, everything before
+//! a turn goes into the summary, so deep that what stays and the room for the summary are below the low water. So whoever
+//! calls when, it is cut at the same places each time, between two cuts the prompt only grows, and from the last cut it
+//! goes on without what came before it.
 
 use std::ops::Range;
 
 use crate::history::TokenBudget;
 use crate::history::turns::turns;
-use crate::types::{Messages, Role};
+use crate::types::Messages;
 
 /// A conversation, counted.
 pub(super) struct Counted {
@@ -68,14 +68,16 @@ impl Counted {
         self.fixed().saturating_add(self.said_from(0))
     }
 
-    /// The starts of turns at which the conversation was cut as it grew, oldest first.
-    pub(super) fn cuts(&self, messages: &Messages, limit: u64, low_water: f64, reserve: u64) -> Vec<usize> {
-        let mut cuts = Vec::new();
-        let mut starts = self.turns.iter().map(|turn| turn.start);
+    /// The starts of turns at which the conversation was cut as it grew, oldest first; the last of those before, if it was
+    /// cut before, is where it goes on.
+    pub(super) fn cuts(&self, limit: u64, low_water: f64, reserve: u64, before: Option<usize>) -> Vec<usize> {
+        let mut cuts: Vec<usize> = before.into_iter().collect();
+        let mut starts = self.turns.iter().map(|turn| turn.start).peekable();
         let Some(mut kept) = starts.next() else { return cuts };
-        let mut starts = starts.peekable();
-        let requests = messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant);
-        for at in requests.map(|(at, _)| at).chain([messages.len()]) {
+        while let Some(start) = starts.next_if(|start| before.is_some_and(|cut| *start <= cut)) {
+            kept = start;
+        }
+        for at in 1..=self.end() {
             let fixed = self.fixed_before(at);
             let summary = if cuts.is_empty() { 0 } else { reserve };
             if fixed.saturating_add(summary).saturating_add(self.said(kept..at)) <= limit {
@@ -132,7 +134,7 @@ mod tests {
         let messages: Messages = said.collect();
         let body = ChatBody::default();
         let budget = TokenBudget::new(&body, &Bytes);
-        Counted::of(&messages, &budget).cuts(&messages, limit, low_water, reserve)
+        Counted::of(&messages, &budget).cuts(limit, low_water, reserve, None)
     }
 
     #[test]
@@ -143,7 +145,8 @@ mod tests {
         // The sixth question makes it 120: the last two turns and the summary stay, 10 + 10 + 30.
         assert_eq!(cuts(&sizes(5), 110, 0.5, 10), [9]);
         assert_eq!(cuts(&sizes(8), 110, 0.5, 10), [9]);
-        assert_eq!(cuts(&sizes(9), 110, 0.5, 10), [9, 17]);
+        // The ninth answer makes it 120 with the summary, before anything is asked again.
+        assert_eq!(cuts(&sizes(9), 110, 0.5, 10), [9, 15]);
     }
 
     #[test]

@@ -8,15 +8,24 @@ use crate::types::Messages;
 /// under a key is of no other conversation, without a look at the messages it was made of.
 pub(super) type Key = [u8; 32];
 
-/// The keys of everything said before each of these positions, which ascend. Instructions are no part: they are never
-/// summarised, and may change from call to call.
-pub(super) fn keys(messages: &Messages, shape: &[&str], positions: impl Iterator<Item = usize>) -> Vec<(usize, Key)> {
+/// The key of nothing said yet.
+pub(super) fn root(shape: &[&str]) -> Key {
     let mut hasher = blake3::Hasher::new();
     for part in shape {
         add(&mut hasher, part.as_bytes());
     }
+    *hasher.finalize().as_bytes()
+}
+
+/// The keys of everything said before each of these positions, which ascend, given the key of what was said before one of
+/// them. Each is made of the one before it, message by message, so that to go on it takes no more than the last. Instructions
+/// are no part: they are never summarised, and may change from call to call.
+pub(super) fn keys(
+    messages: &Messages,
+    (mut hashed, mut key): (usize, Key),
+    positions: impl Iterator<Item = usize>,
+) -> Vec<(usize, Key)> {
     let mut bytes = Vec::new();
-    let mut hashed = 0;
     let mut keys = Vec::new();
     for position in positions {
         let new = messages.get(hashed..position).unwrap_or_default();
@@ -27,12 +36,24 @@ pub(super) fn keys(messages: &Messages, shape: &[&str], positions: impl Iterator
                 // Writing to memory cannot fail.
                 let _ = write!(bytes, "{message:?}");
             }
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&key);
             add(&mut hasher, &bytes);
+            key = *hasher.finalize().as_bytes();
         }
         hashed = position.max(hashed);
-        keys.push((position, *hasher.finalize().as_bytes()));
+        keys.push((position, key));
     }
     keys
+}
+
+/// A key of its own for this text in the place of this key.
+pub(super) fn bound(key: &Key, text: &str) -> Key {
+    // Hashed apart from messages, so that no message gives the same key.
+    let mut hasher = blake3::Hasher::new_derive_key("sluicegate 2026-11 a summary that came with its conversation");
+    hasher.update(key);
+    hasher.update(text.as_bytes());
+    *hasher.finalize().as_bytes()
 }
 
 fn add(hasher: &mut blake3::Hasher, bytes: &[u8]) {
@@ -47,7 +68,7 @@ mod tests {
 
     fn key(shape: &[&str], messages: &[Message]) -> Key {
         let messages: Messages = messages.to_vec().into();
-        keys(&messages, shape, [messages.len()].into_iter())[0].1
+        keys(&messages, (0, root(shape)), [messages.len()].into_iter())[0].1
     }
 
     #[test]
@@ -70,7 +91,9 @@ mod tests {
     #[test]
     fn a_longer_conversation_has_the_keys_of_the_shorter_one() {
         let messages: Messages = (0..6).map(|at| Message::user(at.to_string())).collect();
-        let long = keys(&messages, &["m"], [2, 4, 6].into_iter());
-        assert_eq!(keys(&messages, &["m"], [4].into_iter())[0], long[1]);
+        let root = (0, root(&["m"]));
+        let long = keys(&messages, root, [2, 4, 6].into_iter());
+        assert_eq!(keys(&messages, root, [4].into_iter())[0], long[1]);
+        assert_eq!(keys(&messages, long[0], [4, 6].into_iter()), long[1..], "and it goes on from any of them");
     }
 }

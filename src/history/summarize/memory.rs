@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
 
-use super::keys::Key;
+use super::keys::{Key, bound};
 use super::stats::Tally;
 use crate::env::after;
 
@@ -66,6 +66,18 @@ impl Memory {
         self.summaries.get(key)
     }
 
+    /// The key under which to go on from a summary that came with a conversation: the one that came with it only if it
+    /// is known to stand for this text. A stored conversation may have been in anybody's hands, so what came with it is
+    /// remembered under a key that covers the text: no other conversation can ever ask for that.
+    pub(super) fn trusted(&self, key: Key, summary: &Arc<str>) -> Key {
+        if self.get(&key).is_some_and(|known| known == *summary) {
+            return key;
+        }
+        let key = bound(&key, summary);
+        self.put(key, Arc::clone(summary));
+        key
+    }
+
     pub(super) fn put(&self, key: Key, summary: Arc<str>) {
         self.summaries.insert(key, summary);
     }
@@ -98,6 +110,18 @@ mod tests {
             memory.put([1; 32], "x".repeat(summary).into());
             assert_eq!(memory.get(&[1; 32]).map(|text| text.len()), Some(summary));
         }
+    }
+
+    #[test]
+    fn what_came_with_a_conversation_takes_nobody_elses_place() {
+        let memory = Memory::new(1 << 20);
+        let (ours, forged): (Arc<str>, Arc<str>) = ("ours".into(), "forged".into());
+        memory.put([1; 32], Arc::clone(&ours));
+        assert_eq!(memory.trusted([1; 32], &ours), [1; 32]);
+        let other = memory.trusted([1; 32], &forged);
+        assert_ne!(other, [1; 32]);
+        assert_eq!((memory.get(&[1; 32]), memory.get(&other)), (Some(ours), Some(Arc::clone(&forged))));
+        assert_eq!(memory.trusted(other, &forged), other, "and it goes on from there");
     }
 
     #[test]

@@ -6,7 +6,9 @@ mod deliver;
 mod flight;
 mod keys;
 mod memory;
+mod obtain;
 mod quote;
+mod resume;
 mod stats;
 mod write;
 
@@ -14,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 pub use stats::SummaryStats;
@@ -22,16 +23,17 @@ pub use write::SummaryRequest;
 
 use self::cuts::Counted;
 use self::deliver::Prompt;
-use self::flight::{Flight, Flights, Join};
-use self::keys::{Key, keys};
+use self::flight::Flights;
+use self::keys::keys;
 use self::memory::Memory;
-use self::write::{Job, Writer, least_request};
+use self::resume::{Resumed, carry};
+use self::write::{Writer, least_request};
 use super::{Allowance, Fit, HistoryPolicy, TokenBudget};
 use crate::client::LlmClient;
 use crate::env::Env;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::tokens::Tiktoken;
-use crate::types::{ChatBody, Deadline, Messages, Priority, Tenant};
+use crate::types::{ChatBody, Messages};
 
 /// Replaces old turns by a running summary, which a client of your choice writes.
 ///
@@ -62,7 +64,12 @@ use crate::types::{ChatBody, Deadline, Messages, Priority, Tenant};
 /// of it; the summary is then finished in the background.
 ///
 /// So the prompt depends on the messages, the limit, and which summaries are there: the one exception to the rule that it
-/// depends on nothing else. Another process writes summaries of its own.
+/// depends on nothing else.
+///
+/// # In a conversation
+/// A [`Conversation`](super::Conversation) carries the last summary and all that was said since its end, and is stored with
+/// them: whoever loads it goes on from there, in another process too, and nothing is summarised again. Where the whole
+/// conversation is brought each time, another process writes summaries of its own.
 ///
 /// # Its own requests
 /// They go to the given client, carry a [`SummaryRequest`], the call's tenant and [`Priority`], and the limit
@@ -72,8 +79,8 @@ use crate::types::{ChatBody, Deadline, Messages, Priority, Tenant};
 /// a client that sends the conversation itself back into the stack is refused.
 ///
 /// # Cost
-/// Nothing for a prompt that fits by its bytes. Otherwise each message costs a look-up of its count, and one that a summary
-/// stands for a blake3 hash. What the summaries cost is told by [`stats`](Self::stats), not in the trace of the calls.
+/// Nothing for a prompt that fits by its bytes. Otherwise each message shown costs a look-up of its count, and one that a
+/// summary stands for a blake3 hash; of a `Conversation` those since the last summary are shown. What the summaries cost is told by [`stats`](Self::stats), not in the trace of the calls.
 ///
 /// # Cancellation
 /// A call that is dropped leaves the summary to the others that wait for it; when nobody does, the request is cancelled. In
@@ -221,79 +228,6 @@ impl Summarize {
     pub fn stats(&self) -> SummaryStats {
         self.memory.tally.stats()
     }
-
-    /// The best summary to be had now, and where it ends.
-    async fn summary(
-        &self,
-        messages: &Messages,
-        keys: Vec<(usize, Key)>,
-        conversation: Key,
-        budget: &TokenBudget<'_>,
-    ) -> Result<Option<(usize, Arc<str>)>> {
-        let best = |keys: &[(usize, Key)]| {
-            keys.iter().rev().find_map(|(end, key)| self.memory.get(key).map(|summary| (*end, summary)))
-        };
-        let base = best(&keys);
-        let Some((last, key)) =
-            keys.last().copied().filter(|(last, _)| base.as_ref().is_none_or(|(end, _)| end < last))
-        else {
-            return Ok(base);
-        };
-        let env = budget.env().unwrap_or(&self.env);
-        if env.closing().is_cancelled() || self.memory.pauses(&conversation, env.now()) {
-            return Ok(base);
-        }
-        if self.flights.are_polled_here() {
-            let text = "the client that writes summaries asked its own stack for a conversation that needs one";
-            return Err(Error::new(ErrorKind::InvalidRequest, "history", text));
-        }
-        let start = || {
-            let job = Job {
-                messages: messages.clone(),
-                base: base.clone(),
-                keys: keys.clone(),
-                conversation,
-                tenant: budget.extension::<Tenant>().cloned(),
-                priority: budget.extension::<Priority>().copied(),
-            };
-            self.writer.clone().write(job, Arc::clone(&self.memory), env.clone()).boxed()
-        };
-        let flight = match self.flights.join(key, || self.memory.get(&key), start) {
-            Join::Written(summary) => return Ok(Some((last, summary))),
-            Join::Started(flight) if self.background => {
-                self.finish_in_background(flight, env);
-                return Ok(base);
-            }
-            Join::Joined(_) if self.background => return Ok(base),
-            Join::Started(flight) | Join::Joined(flight) => flight,
-        };
-        let landed = match budget.extension::<Deadline>() {
-            None => flight.await,
-            Some(Deadline(until)) => {
-                let left = until.saturating_duration_since(env.now());
-                tokio::select! {
-                    biased;
-                    landed = flight.clone() => landed,
-                    () = env.sleep(left / 2) => {
-                        self.finish_in_background(flight, env);
-                        None
-                    }
-                }
-            }
-        };
-        Ok(landed.map(|summary| (last, summary)).or_else(|| best(&keys)))
-    }
-
-    fn finish_in_background(&self, flight: Flight, env: &Env) {
-        let (closing, dropped) = (env.closing().clone(), self.alive.0.clone());
-        env.tasks().spawn(async move {
-            tokio::select! {
-                _ = flight => {}
-                () = closing.cancelled() => {}
-                () = dropped.cancelled() => {}
-            }
-        });
-    }
 }
 
 #[async_trait]
@@ -339,15 +273,11 @@ impl HistoryPolicy for Summarize {
         Ok(())
     }
 
+    // Of what is carried it tells how much the summary stands for, even if all of it fits.
     fn fits(&self, messages: &Messages, budget: &TokenBudget<'_>) -> bool {
-        budget.extension::<SummaryRequest>().is_some()
-            || self.allowance.limit(budget).is_ok_and(|limit| budget.surely_within(messages, limit))
-    }
-
-    /// `false`: while no summary can be had, turns are left out that belong into the next one, so it must be shown them
-    /// again.
-    fn drops_for_good(&self) -> bool {
-        false
+        let short =
+            |limit| budget.carried().is_none_or(|carry| !carry.summarized) && budget.surely_within(messages, limit);
+        budget.extension::<SummaryRequest>().is_some() || self.allowance.limit(budget).is_ok_and(short)
     }
 
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
@@ -355,24 +285,39 @@ impl HistoryPolicy for Summarize {
             return Ok(Fit::unchanged(messages));
         }
         let limit = self.allowance.limit(budget)?;
+        let resumed = Resumed::of(&messages, budget);
+        let messages = resumed.as_ref().map_or(messages, |resumed| resumed.messages.clone());
         let counted = Counted::of(&messages, budget);
-        if counted.whole() <= limit {
+        if resumed.is_none() && counted.whole() <= limit {
             return Ok(Fit::unchanged(messages).kept(counted.whole()));
         }
         let summary_tokens = u64::from(self.writer.summary_tokens);
         let reserve = budget.message(&deliver::message("")).saturating_add(summary_tokens);
-        let cuts = counted.cuts(&messages, limit, self.low_water, reserve);
-        let mut summary = None;
+        let before = resumed.as_ref().map_or(0, |resumed| resumed.tokens);
+        let cuts = counted.cuts(limit, self.low_water, reserve, resumed.as_ref().map(|resumed| resumed.cut));
+        let (mut summary, mut carried) = (None, None);
         if let (Some(first), Some(last)) = (cuts.first(), cuts.last()) {
-            let tenant = budget.extension::<Tenant>().map(|Tenant(name)| name.as_str());
-            let whose = if tenant.is_some() { "tenant" } else { "nobody's" };
-            let shape = [&self.writer.model, &*summary_tokens.to_string(), whose, tenant.unwrap_or_default()];
-            let starts = counted.turns.iter().map(|turn| turn.start);
-            let keys = keys(&messages, &shape, starts.skip(1).take_while(|start| start <= last));
-            if let Some((_, conversation)) = keys.iter().find(|(end, _)| end == first).copied() {
-                summary = self.summary(&messages, keys, conversation, budget).await?;
+            let starts = counted.turns.iter().map(|turn| turn.start).take_while(|start| start <= last);
+            let (keys, conversation) = match &resumed {
+                // What was said before the summary's end is known by its key.
+                Some(Resumed { summary, key, conversation, .. }) => {
+                    let key = self.memory.trusted(*key, &summary.text);
+                    (keys(&messages, (summary.end, key), starts), Some(*conversation))
+                }
+                None => {
+                    let keys = keys(&messages, (0, self.root(budget)), starts.skip(1));
+                    let conversation = keys.iter().find(|(end, _)| end == first).map(|(_, key)| *key);
+                    (keys, conversation)
+                }
+            };
+            if let Some(conversation) = conversation {
+                let known = resumed.as_ref().map(|resumed| &resumed.summary);
+                summary = self.summary(&messages, &keys, conversation, known, budget).await?;
+                let carry = |summary| carry(&messages, &counted, summary, &keys, conversation, before);
+                carried = summary.as_ref().and_then(carry);
             }
         }
-        Prompt { messages: &messages, counted: &counted, budget, limit, reserve }.assemble(summary)
+        let prompt = Prompt { messages: &messages, counted: &counted, budget, limit, reserve, before };
+        Ok(Fit { carry: carried, ..prompt.assemble(summary.as_ref())? })
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{ErrorKind, Result};
-use crate::history::{Fit, HistoryPolicy, Rule, Rules, TokenBudget};
+use crate::history::{Carry, Fit, HistoryPolicy, Rule, Rules, TokenBudget};
 use crate::testing::Conversations;
 use crate::testing::conversations::joined;
 use crate::tokens::{Tiktoken, TokenCounter};
@@ -22,8 +22,8 @@ use crate::types::{ChatRequest, Content, Message, Messages, Part, Role, Tool};
 /// 6. Fitting again changes nothing.
 /// 7. Where [`fits`](HistoryPolicy::fits) says so, the very same list comes back.
 /// 8. A policy newly made gives the same: it depends on nothing but messages and budget.
-/// 9. Where it [drops for good](HistoryPolicy::drops_for_good), what was kept and what came since gives what all of it
-///    gives.
+/// 9. What it [carries](Fit::carry) is a prompt that keeps the rules; and with what came since it gives what all of it
+///    gives, again and again, and by a policy newly made that has nothing but what is stored.
 ///
 /// A law that is broken panics with its words, the seed and the number of the conversation.
 ///
@@ -174,13 +174,17 @@ impl Case<'_> {
         }
     }
 
+    fn budget(&self) -> TokenBudget<'_> {
+        TokenBudget::new(&self.request, &*self.laws.counter)
+    }
+
     async fn fit(&self, policy: &dyn HistoryPolicy, messages: &Messages) -> Result<Fit> {
-        policy.fit(messages.clone(), &TokenBudget::new(&self.request, &*self.laws.counter)).await
+        policy.fit(messages.clone(), &self.budget()).await
     }
 
     async fn check(&self, more: &[Arc<Message>]) {
         let before = &self.request.messages;
-        let fits = self.policy.fits(before, &TokenBudget::new(&self.request, &*self.laws.counter));
+        let fits = self.policy.fits(before, &self.budget());
         let fit = match self.fit(&*self.policy, before).await {
             Ok(fit) => fit,
             Err(error) => {
@@ -203,14 +207,37 @@ impl Case<'_> {
         let anew = self.fit(&*(self.laws.make)(self.limit), before).await;
         self.keep("a policy newly made gives the same", anew.is_ok_and(|anew| anew.messages == *after));
         // Of a conversation that came broken no more is asked.
-        if self.policy.drops_for_good() && Rules::openai().check(before).is_ok() {
-            let whole = self.fit(&*self.policy, &joined(before, more)).await;
-            let kept = self.fit(&*self.policy, &joined(after, more)).await;
-            let same = match (whole, kept) {
-                (Ok(whole), Ok(kept)) => whole.messages == kept.messages,
-                (whole, kept) => whole.is_err() && kept.is_err(),
+        if let Some(carry) = fit.carry.filter(|_| Rules::openai().check(before).is_ok()) {
+            self.goes_on(carry, more).await;
+        }
+    }
+
+    /// The conversation goes on twice, each time with half of what there is more.
+    async fn goes_on(&self, mut carry: Carry, more: &[Arc<Message>]) {
+        let mut all = self.request.messages.clone();
+        self.keeps_the_rules(&carry.messages);
+        let (first, second) = more.split_at(more.len() / 2);
+        for more in [first, second] {
+            all = joined(&all, more);
+            let shown = joined(&carry.messages, more);
+            let whole = self.fit(&*self.policy, &all).await;
+            let mut stored = Carry::of(carry.messages.clone()).noted(carry.note.clone());
+            stored.summarized = carry.summarized;
+            let anew = (self.laws.make)(self.limit);
+            let loaded = anew.fit(shown.clone(), &self.budget().with_carried(&stored)).await;
+            let budget = self.budget().with_carried(&carry);
+            let fits = self.policy.fits(&shown, &budget);
+            let resumed = self.policy.fit(shown.clone(), &budget).await;
+            let same = |other: &Result<Fit>| match (&whole, other) {
+                (Ok(whole), Ok(other)) => whole.messages == other.messages,
+                (whole, other) => whole.is_err() && other.is_err(),
             };
-            self.keep("what is dropped would have been dropped later too, and without it all is the same", same);
+            self.keep("what it carries and what came since give what all of it gives", same(&resumed));
+            self.keep("what it carries gives the same once it was stored", same(&loaded));
+            let as_it_is = |fit: &Fit| fit.messages.ptr_eq(&shown);
+            self.keep("what certainly fits is left as it is", !fits || resumed.as_ref().is_ok_and(as_it_is));
+            carry.messages = shown;
+            carry = resumed.ok().and_then(|fit| fit.carry).unwrap_or(carry);
         }
     }
 

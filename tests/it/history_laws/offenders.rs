@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use sluicegate::Result;
-use sluicegate::history::{Fit, HistoryPolicy, TokenBudget, Window};
+use sluicegate::history::{Carry, Fit, HistoryPolicy, TokenBudget, Window};
 use sluicegate::types::{Content, Message, Messages, Role};
 
 use super::Make;
@@ -17,6 +17,7 @@ struct Offender {
     window: Window,
     change: Change,
     fits: bool,
+    carries: bool,
 }
 
 #[async_trait]
@@ -33,18 +34,51 @@ impl HistoryPolicy for Offender {
         self.fits
     }
 
-    fn drops_for_good(&self) -> bool {
-        true
-    }
-
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
         let fit = self.window.fit(messages.clone(), budget).await?;
-        Ok((self.change)(messages, fit))
+        let fit = (self.change)(messages, fit);
+        let carry = self.carries.then(|| Carry::of(fit.messages.clone()));
+        Ok(Fit { carry, ..fit })
     }
 }
 
 fn offender(tokens: u64, change: Change) -> Offender {
-    Offender { window: Window::tokens(tokens), change, fits: false }
+    Offender { window: Window::tokens(tokens), change, fits: false, carries: false }
+}
+
+/// A window that carries the last turn alone, and the rest in its own memory.
+#[derive(Debug)]
+struct Forgetful(Window, Mutex<Vec<(Messages, Messages)>>);
+
+#[async_trait]
+impl HistoryPolicy for Forgetful {
+    fn settings(&self) -> String {
+        "forgetful".to_owned()
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn fits(&self, _: &Messages, _: &TokenBudget<'_>) -> bool {
+        false
+    }
+
+    async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
+        let known = |carry: &Carry| {
+            let memory = self.1.lock().unwrap();
+            memory.iter().find(|(short, _)| *short == carry.messages).map(|(_, whole)| whole.clone())
+        };
+        let whole: Messages = match budget.carried().and_then(|carry| Some((carry.messages.len(), known(carry)?))) {
+            Some((length, whole)) => whole.iter().chain(&messages[length..]).cloned().collect(),
+            None => messages,
+        };
+        let fit = self.0.fit(whole, budget).await?;
+        let last = turns(&fit.messages).last().unwrap_or_default();
+        let short = without(fit.clone(), |at, message| at < last && !message.role.is_instruction()).messages;
+        self.1.lock().unwrap().push((short.clone(), fit.messages.clone()));
+        Ok(fit.carrying(Carry::of(short)))
+    }
 }
 
 /// What was trimmed, less what this says.
@@ -138,17 +172,19 @@ pub(super) fn offenders() -> Vec<(&'static str, Make)> {
                 fit
             }))
         }),
-        ("what is dropped would have been dropped later too", |tokens| {
+        ("what it carries and what came since give", |tokens| {
             // Long conversations are cut deeply.
-            Arc::new(offender(tokens, |before, fit| {
+            let deep = offender(tokens, |before, fit| {
                 let last = turns(&fit.messages).last().unwrap_or_default();
                 if before.len() < 8 {
                     fit
                 } else {
                     without(fit, |at, message| at < last && !message.role.is_instruction())
                 }
-            }))
+            });
+            Arc::new(Offender { carries: true, ..deep })
         }),
+        ("once it was stored", |tokens| Arc::new(Forgetful(Window::tokens(tokens), Mutex::default()))),
         ("what certainly fits is", |tokens| Arc::new(Offender { fits: true, ..offender(tokens, |_, fit| fit) })),
     ]
 }

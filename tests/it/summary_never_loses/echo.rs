@@ -118,6 +118,9 @@ fn summary(request: &ChatRequest) -> String {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         if let Some(so_far) = line.get("summary_so_far") {
             seen.extend(ranges(so_far.as_str().unwrap()));
+        } else if let Some(told) = line.get("text").and_then(|text| text.as_str()?.strip_prefix(HEADER)) {
+            // A summary shown as a message like any other.
+            seen.extend(ranges(told));
         } else if let Some(id) = line.get("text").and_then(|text| id(text.as_str().unwrap())) {
             assert!(seen.insert(id), "message {id} was given twice");
         }
