@@ -61,6 +61,9 @@ impl Bench<'_> {
     {
         // A row of jobs that cannot be read would never pause.
         tokio::task::coop::consume_budget().await;
+        if self.draining.is_cancelled() {
+            return self.release(&held, 0).await;
+        }
         let job = match self.begin::<T>(&held).await {
             Ok(job) => job,
             Err(end) => return end,
@@ -75,7 +78,11 @@ impl Bench<'_> {
         let result = result.unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, ORIGIN, "the job panicked")));
         match result.and_then(|output| payload::write(&output)) {
             Ok(record) => self.done(&held, record).await,
-            Err(error) if error.kind() == ErrorKind::Shutdown => self.release(&held).await,
+            Err(error) if error.kind() == ErrorKind::Shutdown => {
+                // Whoever works here is gone: the next job would come back as fast.
+                self.draining.cancel();
+                self.release(&held, -1).await
+            }
             Err(error) => {
                 let wait = self.retry.wait(&error, attempt, self.desk.env.unit());
                 self.fail(&held, wait, JobFailure::failed(&error)).await
@@ -156,9 +163,9 @@ impl Bench<'_> {
         }
     }
 
-    async fn release(&self, held: &Held) -> End {
+    async fn release(&self, held: &Held, attempts: i64) -> End {
         let keys = vec![self.desk.names.stream(), self.desk.names.job(&held.id)];
-        let values = vec![held.entry.as_str().into(), self.consumer.into(), held.id.as_str().into()];
+        let values = vec![held.entry.as_str().into(), self.consumer.into(), held.id.as_str().into(), attempts.into()];
         match self.say(scripts::RELEASE, keys, values).await {
             Ok((answer, _)) if verdict(&answer) == b"released" => End::Released,
             _ => End::Lost,

@@ -189,7 +189,8 @@ impl Desk {
         self.connection.script(script, names, values, self.settings.timeout).await
     }
 
-    /// The same script until it is answered or `until` has passed: only for those that may be done twice.
+    /// A script until it is answered, for as long as `on` says; whether it was asked more than once. Only for those that
+    /// may be done twice.
     async fn insist(
         &self,
         script: &'static str,

@@ -142,11 +142,12 @@ local reason, text, most, record, life = ARGV[8], ARGV[9], ARGV[4], ARGV[6], ARG
     "return {'dead'}"
 );
 
-/// An attempt that is not to count: the worker ends. Keys: stream, job. Values: entry, consumer, id.
+/// An attempt that is not to count, or was not begun: the worker ends. Keys: stream, job. Values: entry, consumer, id, by
+/// how much the attempts begun change.
 pub(super) const RELEASE: &str = concat!(
     held!(),
     "if redis.call('EXISTS', KEYS[2]) == 1 then
-redis.call('HINCRBY', KEYS[2], 'n', -1)
+redis.call('HINCRBY', KEYS[2], 'n', ARGV[4])
 redis.call('XADD', KEYS[1], '*', 'j', ARGV[3])
 end
 ",

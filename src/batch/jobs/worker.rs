@@ -50,7 +50,7 @@ pub struct WorkerReport {
     pub retried: u64,
     /// Jobs that ended among the dead letters.
     pub dead: u64,
-    /// Jobs given back untouched or unfinished, without counting the attempt.
+    /// Jobs given back at the end, untouched or unfinished; the attempt does not count.
     pub released: u64,
     /// Jobs that another worker had taken over.
     pub lost: u64,
@@ -96,7 +96,7 @@ where
     /// Works until it is drained. Redis may come and go meanwhile.
     ///
     /// An error of a job is retried or not as its [`Retryability`](crate::Retryability) says, see [`JobRetry`]; one of kind
-    /// [`Shutdown`](crate::ErrorKind::Shutdown) gives the job back.
+    /// [`Shutdown`](crate::ErrorKind::Shutdown) gives the job back and drains this worker.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting out of its range.
@@ -129,10 +129,10 @@ where
         let bench = Bench { desk, consumer: &consumer, retry: self.retry, hold: self.hold, draining: &self.drain };
         let mut attempts = FuturesUnordered::new();
         let (mut report, mut pulls) = (WorkerReport::default(), true);
-        while pulls || !attempts.is_empty() {
+        while pulls || !attempts.is_empty() || !taken.is_empty() {
             tokio::select! {
                 () = &mut pulling, if pulls => pulls = false,
-                Some(held) = taken.recv(), if pulls => attempts.push(bench.attempt(held, &work)),
+                Some(held) = taken.recv() => attempts.push(bench.attempt(held, &work)),
                 Some(end) = attempts.next(), if !attempts.is_empty() => report.count(end),
                 () = &mut beating => {}
                 () = &mut telling => {}

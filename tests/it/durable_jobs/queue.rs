@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sluicegate::ErrorKind;
 use sluicegate::batch::{Job, JobId, JobQueue, JobState, NewJob};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 use super::{done, ended, failed, queue, settings, worker};
 use crate::redis::server::{Server, cluster};
@@ -188,20 +188,9 @@ async fn a_client_that_shuts_down_costs_no_attempt() {
     let server = Server::start(&[]).await;
     let queue = queue(server.url());
     let id = queue.enqueue(NewJob::new("patient".to_owned()).max_attempts(1)).await.unwrap().id;
-    let (tell, told) = oneshot::channel();
-    let tell = Mutex::new(Some(tell));
-    let first = worker(&queue);
-    let drain = first.drain();
-    let report = first
-        .run(move |_job: Job<String>| {
-            drain.drain();
-            let _ = tell.lock().take().map(|tell| tell.send(()));
-            async { Err(failed(ErrorKind::Shutdown)) }
-        })
-        .await
-        .unwrap();
-    told.await.unwrap();
-    assert_eq!((report.released, report.dead), (1, 0));
+    // It ends by itself: its next job would fail the same way. What it released it may have taken again before its end.
+    let report = worker(&queue).run(|_job: Job<String>| async { Err(failed(ErrorKind::Shutdown)) }).await.unwrap();
+    assert!(report.released >= 1 && report.dead == 0, "{report:?}");
     let _running = tokio::spawn(worker(&queue).run(|job: Job<String>| async move { Ok(job.attempt.to_string()) }));
     assert_eq!(ended(&queue, &id).await, done("1"));
 }
