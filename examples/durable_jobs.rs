@@ -53,7 +53,7 @@ async fn work(queue: Jobs, llm: OptimizedClient, done: Arc<AtomicU32>) -> sluice
                     let refused = "the customer is gone";
                     return Err(sluicegate::Error::new(ErrorKind::InvalidRequest, "example", refused));
                 }
-                if number % 10 == 0 && job.attempt == 1 {
+                if number.is_multiple_of(10) && job.attempt == 1 {
                     let away = "the database is away";
                     return Err(sluicegate::Error::new(ErrorKind::Network, "example", away));
                 }
@@ -139,7 +139,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     first.abort();
     table.event("worker A dies with its hands full; B takes its jobs over after 2 s");
     while !table.row().await? {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 
     for letter in queue.dead_letters(10).await? {

@@ -72,6 +72,8 @@ impl Bench<'_> {
         // Within a future of its own: it may panic before it has made one.
         let working = AssertUnwindSafe(async { work(job).await }).catch_unwind();
         let result = tokio::select! {
+            // Whoever has an answer has done it, even if another one begins.
+            biased;
             result = working => result,
             () = held.lost.cancelled() => return End::Lost,
         };

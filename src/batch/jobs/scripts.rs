@@ -18,9 +18,12 @@ macro_rules! lua {
 }
 
 /// Whether this consumer holds the entry. A holder that was given up for dead must not decide about what another one has.
+/// Where all data went, the group did too, and nobody holds anything.
 macro_rules! held {
     () => {
-        "if #redis.call('XPENDING', KEYS[1], 'workers', ARGV[1], ARGV[1], 1, ARGV[2]) == 0 then return {'lost'} end\n"
+        "local held = redis.pcall('XPENDING', KEYS[1], 'workers', ARGV[1], ARGV[1], 1, ARGV[2])
+if held.err or #held == 0 then return {'lost'} end
+"
     };
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,9 +122,10 @@ where
             out,
             dead: Mutex::new((None, "0-0".to_owned())),
         };
-        let mut pulling = pin!(desk.connection.session(puller, self.drain.clone()));
-        let mut beating = pin!(beat(desk, &hand, &consumer, self.hold));
-        let mut telling = pin!(desk.tell());
+        // On the heap: the future of a run is moved about before it is awaited.
+        let mut pulling = Box::pin(desk.connection.session(puller, self.drain.clone()));
+        let mut beating = Box::pin(beat(desk, &hand, &consumer, self.hold));
+        let mut telling = Box::pin(desk.tell());
         let bench = Bench { desk, consumer: &consumer, retry: self.retry, hold: self.hold, draining: &self.drain };
         let mut attempts = FuturesUnordered::new();
         let (mut report, mut pulls) = (WorkerReport::default(), true);

@@ -97,7 +97,7 @@ async fn child() {
     let client = OpenAi::builder(&format!("{model}/v1")).build().unwrap();
     let cache = Cache::memory(100).tier(tier.unwrap()).tier_timeout(HANG / 2);
     let llm = Arc::new(OptimizedClient::builder(client).cache(cache).build().unwrap());
-    let worker = jobs(&redis).worker().concurrency(FIRST).hold(Duration::from_secs(2));
+    let worker = jobs(&redis).worker().concurrency(FIRST).hold(Duration::from_secs(3));
     let drain = worker.drain();
     // Drains when its standard input ends.
     tokio::spawn(async move {

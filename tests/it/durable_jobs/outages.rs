@@ -8,7 +8,7 @@ use sluicegate::ErrorKind;
 use sluicegate::batch::{Job, JobState};
 use tokio::sync::Semaphore;
 
-use super::{HOLD, done, ended, queue, settings, worker};
+use super::{HOLD, done, ended, failed, queue, settings, worker};
 use crate::redis::server::Server;
 use crate::redis::wait::{HANG, until};
 
@@ -58,11 +58,27 @@ async fn a_restart_of_redis_loses_no_job_and_no_result() {
 async fn a_redis_that_lost_everything_is_used_again() {
     let server = Server::start(&[]).await;
     let queue = queue(server.url());
-    let _running = tokio::spawn(worker(&queue).hold(HOLD).run(|job: Job<String>| async move { Ok(job.payload) }));
+    let (began, gate) = (Arc::new(AtomicU32::new(0)), Arc::new(Semaphore::new(0)));
+    let (counted, opened) = (Arc::clone(&began), Arc::clone(&gate));
+    // One place: if the job that is gone kept it, nothing would go on.
+    let _running = tokio::spawn(worker(&queue).concurrency(1).hold(HOLD).run(move |job: Job<String>| {
+        counted.fetch_add(1, SeqCst);
+        let gate = Arc::clone(&opened);
+        async move {
+            if job.payload == "fails" {
+                let _open = gate.acquire().await.unwrap();
+                return Err(failed(ErrorKind::Server));
+            }
+            Ok(job.payload)
+        }
+    }));
     let first = queue.enqueue("first".to_owned()).await.unwrap().id;
     assert_eq!(ended(&queue, &first).await, done("first"));
+    queue.enqueue("fails".to_owned()).await.unwrap();
+    until("the second is begun", || async { began.load(SeqCst) == 2 }).await;
     assert_eq!(server.command(&["FLUSHALL"]).await, "OK");
     assert_eq!(queue.result(&first).await.unwrap(), JobState::Unknown);
-    let second = queue.enqueue("second".to_owned()).await.unwrap().id;
-    assert_eq!(ended(&queue, &second).await, done("second"));
+    gate.add_permits(1);
+    let third = queue.enqueue("third".to_owned()).await.unwrap().id;
+    assert_eq!(ended(&queue, &third).await, done("third"));
 }
