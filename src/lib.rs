@@ -105,7 +105,7 @@
 //! | Feature | Adds |
 //! |---|---|
 //! | `openai` | `providers::OpenAi`: any OpenAI-compatible endpoint, over reqwest |
-//! | `redis` | `redis::RedisServer` and what uses one, over fred: `cache::tier::Redis`, answers shared by a fleet |
+//! | `redis` | `redis::RedisServer` and what uses one, over fred: `cache::tier::Redis`, answers shared by a fleet; `batch::JobQueue`, durable jobs |
 //! | `metrics` | `observe::Metrics`: everything counted, through the `metrics` facade |
 //! | `disk` | `cache::tier::Disk`: answers that survive a restart, in a log of our own |
 //! | `object-store` | `cache::tier::Objects`: answers in S3, Google Cloud Storage, Azure or a folder, over object_store |

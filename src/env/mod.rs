@@ -96,7 +96,6 @@ impl Env {
 
     /// The clock itself, for what outlives a call.
     #[cfg(feature = "redis")]
-    #[allow(dead_code, reason = "for what keeps connections of its own")]
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.0.clock
     }

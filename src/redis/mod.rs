@@ -14,5 +14,5 @@ pub use server::RedisServer;
 
 pub(crate) use connection::{Connection, Pace};
 pub(crate) use fault::ORIGIN;
-pub(crate) use lane::{Asked, Lane};
+pub(crate) use lane::{Asked, Lane, bounded};
 pub(crate) use link::Session;

@@ -34,6 +34,8 @@ mod disk_kill9;
 #[cfg(feature = "disk")]
 mod disk_selectors;
 mod drop_anywhere;
+#[cfg(feature = "redis")]
+mod durable_jobs;
 mod history_laws;
 mod history_policies;
 mod laws;

@@ -1,0 +1,140 @@
+//! What takes jobs out of the queue, on a connection of its own: a read that blocks holds up all that is asked behind it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fred::clients::Client;
+use fred::interfaces::{LuaInterface, StreamsInterface};
+use fred::types::Value;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::held::{Hand, Held};
+use super::{Desk, JobId, scripts, text};
+use crate::redis::{Session, bounded};
+
+/// Longest read: so late a delayed job is found at most.
+const BLOCK: Duration = Duration::from_secs(1);
+/// Pause after an answer that makes no sense, such as that the group is gone.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Most jobs in one read.
+const MOST: usize = 100;
+
+pub(super) struct Puller {
+    pub(super) desk: Arc<Desk>,
+    pub(super) consumer: String,
+    pub(super) hold: Duration,
+    pub(super) places: Arc<Semaphore>,
+    pub(super) hand: Hand,
+    pub(super) out: mpsc::UnboundedSender<Held>,
+    /// When to look for the dead again, and from which entry on.
+    pub(super) dead: Mutex<(Option<Instant>, String)>,
+}
+
+impl Puller {
+    /// Waits for a place, and takes what others there are.
+    async fn room(&self) -> Option<Vec<OwnedSemaphorePermit>> {
+        let mut room = vec![Arc::clone(&self.places).acquire_owned().await.ok()?];
+        while let (true, Ok(place)) = (room.len() < MOST, Arc::clone(&self.places).try_acquire_owned()) {
+            room.push(place);
+        }
+        Some(room)
+    }
+
+    async fn limited<T>(
+        &self,
+        wait: Duration,
+        command: impl Future<Output = Result<T, fred::error::Error>>,
+    ) -> Option<T> {
+        tokio::select! {
+            answer = command => answer.ok(),
+            () = self.desk.env.sleep(wait) => None,
+        }
+    }
+
+    fn give(&self, room: &mut Vec<OwnedSemaphorePermit>, entry: String, id: &str) {
+        // What is not one of our ids was put there by somebody else. It stays pending, and harms nobody.
+        let Ok(id) = JobId::parse(id) else { return };
+        if let Some(place) = room.pop()
+            && let Some(held) = self.hand.take(entry, id, place)
+        {
+            // Nobody listens any more: it is given back at the end.
+            let _ = self.out.send(held);
+        }
+    }
+
+    /// Moves what is due, and takes over from the dead; the time until the next is due.
+    async fn tend(&self, client: &Client, room: &mut Vec<OwnedSemaphorePermit>) -> Option<Duration> {
+        let now = self.desk.env.now();
+        let (due, from) = self.dead.lock().clone();
+        let look = due.is_none_or(|due| now >= due);
+        let most = if look { room.len() as i64 } else { 0 };
+        let wait = self.desk.settings.timeout;
+        let names = vec![self.desk.names.stream(), self.desk.names.delayed()];
+        let values: Vec<Value> =
+            vec![self.consumer.as_str().into(), super::millis(self.hold), most.into(), from.into()];
+        let tend = bounded(client, wait, None);
+        let answer: Vec<String> = self.limited(wait, tend.eval(scripts::TEND, names, values)).await?;
+        let [next, due, found @ ..] = answer.as_slice() else { return None };
+        for pair in found.chunks_exact(2) {
+            self.give(room, pair[0].clone(), &pair[1]);
+        }
+        if look {
+            // Through all there are, then a pause that differs from one worker to the next.
+            let pause = self.hold.mul_f64(0.25 + self.desk.env.unit() / 4.0);
+            let later = (next == "0-0").then(|| self.desk.env.after(pause));
+            *self.dead.lock() = (later, next.clone());
+        }
+        Some(due.parse().map_or(BLOCK, Duration::from_millis))
+    }
+
+    /// Waits for jobs; none when the connection is of no more use.
+    async fn read(&self, client: &Client, room: &mut Vec<OwnedSemaphorePermit>, block: Duration) -> Option<()> {
+        let limit = block + self.desk.settings.timeout;
+        let reader = bounded(client, limit, None);
+        // Zero would be for ever.
+        let block = (block.as_millis() as u64).max(1);
+        let (stream, consumer) = (self.desk.names.stream(), self.consumer.as_str());
+        let count = Some(room.len() as u64);
+        let read =
+            reader.xreadgroup::<Value, _, _, _, _>(scripts::GROUP, consumer, count, Some(block), false, stream, ">");
+        let answer = tokio::select! {
+            answer = read => answer,
+            () = self.desk.env.sleep(limit) => return None,
+        };
+        match answer {
+            Ok(answer) => entries(answer).into_iter().for_each(|(entry, id)| self.give(room, entry, &id)),
+            // The group went with all data: it is made again.
+            Err(error) if error.details().starts_with("NOGROUP") => self.desk.env.sleep(PAUSE).await,
+            Err(_) => return None,
+        }
+        Some(())
+    }
+}
+
+impl Session for Puller {
+    async fn run(&self, client: Client) {
+        while let Some(mut room) = self.room().await {
+            let Some(due) = self.tend(&client, &mut room).await else { return };
+            if !room.is_empty() && self.read(&client, &mut room, due.min(BLOCK)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn lost(&self) {}
+}
+
+/// Entry and job of each, from a reply of one stream: `[[stream, [[entry, [field, value]], …]]]`.
+fn entries(reply: Value) -> Vec<(String, String)> {
+    let list = |value: Value| if let Value::Array(values) = value { values } else { Vec::new() };
+    let word = |value: Option<Value>| value.and_then(|value| value.as_bytes().map(text)).unwrap_or_default();
+    let rows = list(reply).into_iter().filter_map(|stream| list(stream).into_iter().nth(1)).flat_map(list);
+    rows.map(|row| {
+        let mut row = list(row).into_iter();
+        let (entry, fields) = (word(row.next()), row.next().map(list).unwrap_or_default());
+        (entry, word(fields.into_iter().nth(1)))
+    })
+    .collect()
+}
