@@ -255,7 +255,8 @@ impl Core {
                 self.told = None;
                 return;
             }
-            let Some((seat, head)) = self.queue.next(now).and_then(|seat| Some((seat, self.queue.waiter(seat)?))) else {
+            let Some((seat, head)) = self.queue.next(now).and_then(|seat| Some((seat, self.queue.waiter(seat)?)))
+            else {
                 break;
             };
             let ask = Ask::clone(&head.ask);

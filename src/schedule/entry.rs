@@ -32,17 +32,18 @@ impl Shared {
         if self.closing.is_cancelled() {
             return Err(shut_down());
         }
-        let mut now = if job.deadline.is_some() { self.env.now() } else { self.now() };
+        let mut now = (job.deadline.is_some() || self.is_timed()).then(|| self.env.now());
         loop {
             match self.change(|core| self.step(core, job, now))? {
                 Step::Admitted(grant) => return Ok(Entry::Admitted(grant)),
                 Step::Queued(seat) => return Ok(Entry::Queued(Ticket::new(self, seat))),
-                Step::Untimed => now = self.env.now(),
+                Step::Untimed => now = Some(self.env.now()),
             }
         }
     }
 
-    fn step(&self, core: &mut Core, job: &Job<'_>, now: Instant) -> Result<Step> {
+    /// `now`: `None` as long as nothing seems to depend on it.
+    fn step(&self, core: &mut Core, job: &Job<'_>, now: Option<Instant>) -> Result<Step> {
         let (priority, tenant, model) = (job.priority, job.tenant, job.model);
         let who = Who { priority, tenant, model, cost: job.total_tokens() };
         let entered = self.try_enter(core, job, who, now);
@@ -53,7 +54,8 @@ impl Shared {
         entered
     }
 
-    fn try_enter(&self, core: &mut Core, job: &Job<'_>, who: Who<'_>, now: Instant) -> Result<Step> {
+    fn try_enter(&self, core: &mut Core, job: &Job<'_>, who: Who<'_>, time: Option<Instant>) -> Result<Step> {
+        let now = time.unwrap_or(self.started);
         let refuse = |kind, message: String| Err(Error::new(kind, ORIGIN, message));
         let too_late = |start: Instant| job.deadline.is_some_and(|deadline| start >= deadline);
         if core.draining {
@@ -66,7 +68,7 @@ impl Shared {
         if let Some(grant) = core.take_at_once(who, &ask, now) {
             return Ok(Step::Admitted(grant));
         }
-        if self.is_timeless(now) {
+        if time.is_none() {
             return Ok(Step::Untimed);
         }
         if let Some(start) = core.rates.earliest(Ask::clone(&ask), now).filter(|start| too_late(*start)) {

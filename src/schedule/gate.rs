@@ -62,7 +62,7 @@ pub struct AdmissionGate(pub(super) Arc<Shared>);
 pub(super) struct Shared {
     pub(super) env: Env,
     pub(super) rules: Rules,
-    started: Instant,
+    pub(super) started: Instant,
     pub(super) closing: CancellationToken,
     /// Whether the time matters even when nobody waits.
     timed: bool,
@@ -152,12 +152,12 @@ pub(super) fn shut_down() -> Error {
 impl Shared {
     /// The time, if anything depends on it.
     pub(super) fn now(&self) -> Instant {
-        if self.timed || self.waiting.load(Ordering::Relaxed) > 0 { self.env.now() } else { self.started }
+        if self.is_timed() { self.env.now() } else { self.started }
     }
 
-    /// Whether [`now`](Self::now) may be any instant, because nothing depended on it.
-    pub(super) fn is_timeless(&self, now: Instant) -> bool {
-        !self.timed && now == self.started
+    /// Whether anything depends on the time.
+    pub(super) fn is_timed(&self) -> bool {
+        self.timed || self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Changes the core, then does what is to be done with the lock free.

@@ -34,6 +34,7 @@ mod disk_kill9;
 #[cfg(feature = "disk")]
 mod disk_selectors;
 mod drop_anywhere;
+mod fair_tenants;
 mod history_laws;
 mod history_policies;
 mod laws;

@@ -11,8 +11,8 @@ use limits::Limits;
 pub(super) use rules::Rules;
 pub use rules::Shed;
 
-use super::concurrency::{Concurrency, Limiter};
 use super::AdmissionGate;
+use super::concurrency::{Concurrency, Limiter};
 use crate::env::Env;
 use crate::error::Result;
 

@@ -3,9 +3,6 @@
 mod adaptive;
 mod growing;
 
-#[cfg(test)]
-mod tests;
-
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Instant;

@@ -157,7 +157,9 @@ impl Queue {
         };
         let below = (top + 1..self.classes.len()).filter(|class| self.classes[*class].is_ready());
         let oldest = below.filter_map(|class| Some((entered(&self.classes[class])?, class))).min();
-        oldest.filter(|(entered, _)| now.saturating_duration_since(*entered) > self.order.ageing).map(|(_, class)| class)
+        oldest
+            .filter(|(entered, _)| now.saturating_duration_since(*entered) > self.order.ageing)
+            .map(|(_, class)| class)
     }
 
     /// The next one has its turn: its verdict stands where it waited.
