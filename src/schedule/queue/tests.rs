@@ -52,8 +52,9 @@ fn who_leaves_a_parked_lane_takes_it_along_and_a_newcomer_starts_afresh() {
     assert_eq!(queue.first_parked(), Some((now + SECOND, second)));
     queue.leave(second);
     assert_eq!((queue.first_parked(), queue.len()), (None, 0));
-    let third = queue.enter(who("a", "m"), Ask::of(1), now);
+    let third = queue.enter(who("a", "m"), Ask::of(3), now);
     assert_eq!(queue.next(now), Some(third));
+    assert_eq!(queue.waiter(third).map(|waiter| Ask::clone(&waiter.ask).tokens()), Some(3));
 }
 
 #[test]
@@ -81,7 +82,9 @@ fn a_parked_flow_does_not_make_up_for_its_time() {
     let (mut queue, now) = (queue(), start());
     let parked: Vec<_> = (0..20).map(|_| queue.enter(who("parked", "m"), Ask::of(1), now)).collect();
     queue.park(parked[0], now + SECOND);
-    (0..40).for_each(|_| drop(queue.enter(who("other", "m"), Ask::of(1), now)));
+    for _ in 0..40 {
+        queue.enter(who("other", "m"), Ask::of(1), now);
+    }
     (0..20).for_each(|_| assert!(serve(&mut queue, now).is_some()));
     queue.unpark_until(now + SECOND);
     let turns: Vec<_> = (0..20).filter_map(|_| serve(&mut queue, now)).collect();
