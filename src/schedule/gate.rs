@@ -108,7 +108,7 @@ impl AdmissionGate {
         tokio::select! {
             biased;
             () = self.0.closing.cancelled() => Err(shut_down()),
-            verdict = ticket.decided() => match verdict {
+            verdict = ticket => match verdict {
                 Verdict::Granted(grant) => Ok(self.permit(grant).with_queued(waited())),
                 Verdict::Shed => {
                     let message = "made room in a full queue; send less, or raise Admission::queue";

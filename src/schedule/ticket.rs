@@ -1,6 +1,6 @@
 //! A place in the queue, as the future that waits sees it.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -29,11 +29,6 @@ enum Turn {
 impl<'a> Ticket<'a> {
     pub(super) fn new(shared: &'a Shared, seat: Seat) -> Self {
         Self { shared, seat, timer: None, gone: false }
-    }
-
-    /// Completes when it is decided. Dropped before, it gives its place or its turn up.
-    pub(super) async fn decided(mut self) -> Verdict {
-        poll_fn(move |cx| self.poll_decided(cx)).await
     }
 
     fn poll_decided(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
@@ -82,6 +77,15 @@ impl<'a> Ticket<'a> {
             (turn, stale)
         });
         turn
+    }
+}
+
+/// Completes when it is decided.
+impl Future for Ticket<'_> {
+    type Output = Verdict;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Verdict> {
+        self.poll_decided(cx)
     }
 }
 

@@ -31,8 +31,8 @@ fn a_parked_lane_lets_others_by_and_keeps_its_order() {
     assert_eq!(queue.next(now), Some(slow[0]));
     queue.park(slow[0], now + SECOND);
     assert_eq!(queue.first_parked(), Some((now + SECOND, slow[0])));
-    assert_eq!(serve(&mut queue, now), Some(other), "its flow has a new turn");
     assert_eq!(serve(&mut queue, now), Some(fast), "the same tenant's other model");
+    assert_eq!(serve(&mut queue, now), Some(other));
     assert_eq!(queue.next(now), None);
     queue.unpark_until(now + SECOND / 2);
     assert_eq!(queue.next(now), None);
