@@ -1,136 +1,297 @@
 //! The decision: one lock, direct hand-over, nobody who runs in the background.
 //!
-//! Whoever frees something (a call that ends, a waiter that leaves) lets the heads of the queue in before it goes on.
-//! Time is nobody's doing, so when a rate holds the head back, the head itself sleeps until the rate allows it.
+//! Whoever changes something (a call that ends, a waiter that comes or leaves, a gate that resumes) lets in those who can
+//! start before it goes on. Time is nobody's doing, so when a rate holds those who wait back, one of them sleeps until
+//! the earliest instant at which that may change.
 //!
-//! What must hold whenever the lock is free, so that no wake-up is lost. If somebody waits, the head cannot start now,
-//! because
+//! What must hold whenever the lock is free, so that no wake-up is lost. If somebody waits, nobody whose turn it is can
+//! start now, because
 //!
-//! 1. concurrency is used up: then a grant is out, and its release, or the leaving of the waiter it was meant for,
-//!    calls [`Core::let_in`]; or
-//! 2. a rate holds it back until some instant: then `told` names the head and an instant no later, which means that
-//!    the head sleeps until then at most, or was woken and will look, and set its timer, when it is polled.
+//! 1. the gate is paused: then its resuming calls [`Core::let_in`]; or
+//! 2. concurrency is used up: then a grant is out, and its release, or the leaving of the waiter it was meant for,
+//!    calls it; or
+//! 3. a rate holds all back until some instant, or every lane that may not be served is parked until an instant of its
+//!    own: then `told` names a waiter and an instant no later than the earliest of these, which means that this waiter
+//!    sleeps until then at most, or was woken and will look, and set its timer, when it is polled. It need not be the
+//!    next one. When it leaves or is let in, somebody else is told.
 //!
-//! Every waiter is in exactly one of three states: in the queue, in `granted` (its place and tokens are taken, it has
-//! been woken), or gone. A future that is dropped leaves whichever it is in; if it was granted, its turn is handed on,
-//! with its request of the rate. A timer of a waiter that is no longer the head is dropped when it is next polled; until
-//! then it costs one wake-up.
+//! What comes back to the rates (a settled call, one that never began) can only help a parked lane to an earlier start
+//! than it was told. [`Queue::reconsider`] asks some of them again, the next ones the next time, so that ending a call
+//! costs the same however many are parked; the rest have their instants.
 //!
-//! Wakers are woken and dropped outside the lock: either may run foreign code that comes back here.
+//! Every waiter is in exactly one of three states: waiting, decided (its verdict stands in its seat, what it was granted is
+//! taken, it has been woken), or gone. A future that is dropped leaves whichever it is in; if it was granted, its turn is
+//! handed on, with its request of the rate. A timer of one who is not told any more is dropped when it is next polled;
+//! until then it costs one wake-up.
+//!
+//! Wakers are woken and dropped, and events sent, outside the lock: each may run foreign code that comes back here. What
+//! is to be done then is put into [`Effects`].
 
-use std::collections::HashMap;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::queue::{Place, Queue, Waiter};
+use super::concurrency::Limiter;
+use super::event::AdmissionEvent;
+use super::pace::Pace;
+use super::queue::{CLASSES, Queue, Seat, Waiter, Who};
 use super::rate::{Ask, Debit, Held, Rates};
+use super::status::{ClassStatus, Status, Totals};
 use super::{Load, Outcome};
-use crate::types::Priority;
 
 /// What the lock guards.
 #[derive(Debug)]
 pub(super) struct Core {
-    concurrency: usize,
+    limiter: Limiter,
     in_flight: usize,
     pub(super) rates: Rates,
     pub(super) queue: Queue,
-    /// Let in, and not polled since.
-    pub(super) granted: HashMap<Place, Grant>,
-    /// The head that has been told of the rate that holds it back, and until when.
-    pub(super) told: Option<(Place, Instant)>,
+    pub(super) pace: Pace,
+    pub(super) paused: bool,
+    pub(super) draining: bool,
+    pub(super) totals: Totals,
+    /// Who has been told to look when, for all who wait.
+    told: Option<(Seat, Instant)>,
+    /// Whether anybody listens to the events.
+    pub(super) heard: bool,
+    pub(super) effects: Effects,
+}
+
+/// What is to be done once the lock is free.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    pub(super) wake: Vec<Waker>,
+    pub(super) events: Vec<AdmissionEvent>,
 }
 
 /// What a call holds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Grant {
     debit: Debit,
 }
 
-/// Why the next one cannot start now.
+/// What became of one who waited.
 #[derive(Debug)]
-pub(super) enum Blocked {
-    /// Until somebody leaves.
-    Full,
-    /// By a rate.
-    Rate(Held),
+pub(super) enum Verdict {
+    /// Let in.
+    Granted(Grant),
+    /// Sent away to make room.
+    Shed,
+    /// Sent away with all others.
+    Cleared,
 }
 
 impl Core {
-    pub(super) fn new(concurrency: Option<usize>, rates: Rates) -> Self {
+    pub(super) fn new(limiter: Limiter, rates: Rates, queue: Queue) -> Self {
         Self {
-            concurrency: concurrency.unwrap_or(usize::MAX),
+            limiter,
             in_flight: 0,
             rates,
-            queue: Queue::default(),
-            granted: HashMap::new(),
+            queue,
+            pace: Pace::default(),
+            paused: false,
+            draining: false,
+            totals: Totals::default(),
             told: None,
+            heard: false,
+            effects: Effects::default(),
         }
     }
 
     pub(super) fn load(&self) -> Load {
-        Load::new(self.in_flight, self.queue.len(), self.rates.reserved())
+        let load = Load::new(self.in_flight, self.queue.len(), self.rates.reserved());
+        Load { concurrency: self.limiter.limit(), ..load }
     }
 
-    /// Lets one in at once, if nobody of its class or above waits and it can start.
-    pub(super) fn take_ahead(&mut self, priority: Priority, ask: Ask, now: Instant) -> Option<Grant> {
-        let ahead = self.queue.is_ahead_of_all(self.queue.next_place(priority));
-        ahead.then(|| self.take(ask, now).ok()).flatten()
+    pub(super) fn status(&self, now: Instant) -> Status {
+        let load = self.load();
+        let by_class = self.queue.by_class();
+        let classes = [0, 1, 2].map(|class: usize| {
+            let (queued, since) = by_class[class];
+            let oldest = since.map_or_else(Default::default, |since| now.saturating_duration_since(since));
+            ClassStatus { priority: CLASSES[class], queued, oldest }
+        });
+        Status {
+            in_flight: load.in_flight,
+            concurrency: load.concurrency,
+            queued: load.queued,
+            classes,
+            tenants: self.queue.tenants(),
+            reserved_tokens: load.reserved_tokens,
+            paused: self.paused,
+            draining: self.draining,
+            totals: self.totals,
+        }
+    }
+
+    /// Whether nothing is under way and nobody waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.queue.len() == 0
+    }
+
+    /// Notes an event, if anybody listens.
+    pub(super) fn tell(&mut self, event: impl FnOnce() -> AdmissionEvent) {
+        if self.heard {
+            self.effects.events.push(event());
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.limiter.limit().is_some_and(|limit| self.in_flight >= limit)
+    }
+
+    /// Lets one in at once, if nobody waits and it can start.
+    pub(super) fn take_at_once(&mut self, who: Who<'_>, ask: &Ask, now: Instant) -> Option<Grant> {
+        if self.paused || self.queue.len() > 0 || self.is_full() {
+            return None;
+        }
+        let grant = self.take(ask, now).ok()?;
+        self.tell(|| AdmissionEvent::Admitted { priority: who.priority, queued: Default::default() });
+        Some(grant)
     }
 
     /// Enters the queue. The real waker comes with the first poll, which must follow at once.
-    pub(super) fn enter(&mut self, priority: Priority, ask: Ask) -> Place {
-        self.queue.enter(priority, Waiter { ask, waker: Waker::noop().clone() })
+    pub(super) fn enter(&mut self, who: Who<'_>, ask: Ask, now: Instant) -> Seat {
+        if self.queue.len() == 0 {
+            self.pace.begin(now);
+        }
+        let seat = self.queue.enter(who, ask, now);
+        let waiting = self.queue.len();
+        self.adjust(|limiter| limiter.entered(waiting));
+        self.let_in(Some(seat), now);
+        if self.queue.waiter(seat).is_some() {
+            self.tell(|| AdmissionEvent::Queued { priority: who.priority, waiting });
+        }
+        seat
     }
 
-    /// Takes a place and what it asks of the rates, all or nothing.
-    pub(super) fn take(&mut self, ask: Ask, now: Instant) -> Result<Grant, Blocked> {
-        if self.in_flight >= self.concurrency {
-            return Err(Blocked::Full);
-        }
-        let debit = self.rates.take(ask, now).map_err(Blocked::Rate)?;
+    /// Takes a place and what is asked of the rates, all or nothing.
+    fn take(&mut self, ask: &Ask, now: Instant) -> Result<Grant, Held> {
+        let debit = self.rates.take(Ask::clone(ask), now)?;
         self.in_flight += 1;
+        self.totals.admitted += 1;
         Ok(Grant { debit })
     }
 
     /// Frees what a call held; `None`: it was abandoned.
     pub(super) fn release(&mut self, grant: Grant, outcome: Option<&Outcome<'_>>, now: Instant) {
+        let (in_flight, waiting) = (self.in_flight, self.queue.len());
+        self.adjust(|limiter| limiter.ended(outcome, in_flight, waiting, now));
         self.in_flight -= 1;
         self.rates.settle(grant.debit, outcome, now);
+        self.queue.reconsider();
+        self.let_in(None, now);
     }
 
-    /// Frees what was granted to somebody who left before he saw it, as if it had never been.
-    pub(super) fn take_back(&mut self, grant: Grant, now: Instant) {
-        self.in_flight -= 1;
-        self.rates.undo(grant.debit, now);
+    fn adjust(&mut self, change: impl FnOnce(&mut Limiter)) {
+        let before = self.limiter.limit();
+        change(&mut self.limiter);
+        if let (Some(from), Some(to)) = (before, self.limiter.limit())
+            && from != to
+        {
+            self.tell(|| AdmissionEvent::LimitChanged { from, to });
+        }
     }
 
-    /// Lets in as many heads as can start, then sees to it that the next one has a timer if it needs one. Returns whom
-    /// to wake. `me` looks after itself.
-    pub(super) fn let_in(&mut self, me: Option<Place>, now: Instant) -> Vec<Waker> {
-        let mut wake = Vec::new();
+    /// Looks, as the waiter in this seat: whether it must set a timer.
+    pub(super) fn look(&mut self, seat: Seat, now: Instant) -> Option<Instant> {
+        if self.told.is_some_and(|(who, _)| who == seat) {
+            self.let_in(Some(seat), now);
+        }
+        self.told.filter(|(who, _)| *who == seat).map(|(_, at)| at)
+    }
+
+    /// One who waited is gone: before its turn, or before it saw it. What was granted to it goes back as if it had never
+    /// been. Returns what is to be dropped outside the lock.
+    pub(super) fn leave(&mut self, seat: Seat, now: Instant) -> Option<Waiter> {
+        let (waiter, verdict) = self.queue.leave(seat);
+        if let Some(waiter) = &waiter {
+            let (priority, queued) = waiter.seen(now);
+            self.totals.left += 1;
+            self.tell(|| AdmissionEvent::Left { priority, queued });
+        }
+        self.forget(seat);
+        if let Some(Verdict::Granted(grant)) = verdict {
+            // Its turn goes on as if it had been the next one's: the request with it, or one of the rate is lost.
+            self.in_flight -= 1;
+            self.totals.admitted -= 1;
+            self.totals.left += 1;
+            self.rates.undo(grant.debit, now);
+            self.queue.reconsider();
+        }
+        self.let_in(None, now);
+        waiter
+    }
+
+    /// Nobody waits in this seat any more.
+    fn forget(&mut self, seat: Seat) {
+        self.told = self.told.filter(|(who, _)| *who != seat);
+        if self.queue.len() == 0 {
+            self.pace.rest();
+        }
+    }
+
+    /// Sends one who waits away.
+    pub(super) fn send_away(&mut self, seat: Seat, verdict: Verdict, now: Instant) {
+        let shed = matches!(verdict, Verdict::Shed);
+        let Some(waiter) = self.queue.decide(seat, verdict) else { return };
+        self.forget(seat);
+        let (priority, queued) = waiter.seen(now);
+        if shed {
+            self.totals.shed += 1;
+            self.tell(|| AdmissionEvent::Shed { priority, queued });
+        } else {
+            self.totals.cleared += 1;
+        }
+        self.effects.wake.push(waiter.waker);
+    }
+
+    /// Lets in as many as can start, then sees to it that one of the others has a timer if they need one. `me` looks
+    /// after itself.
+    pub(super) fn let_in(&mut self, me: Option<Seat>, now: Instant) {
+        self.queue.unpark_until(now);
+        let mut wait = None;
         loop {
-            let Some((place, head)) = self.queue.head() else {
+            if self.paused || self.is_full() {
                 self.told = None;
-                return wake;
+                return;
+            }
+            let Some((seat, head)) = self.queue.next(now).and_then(|seat| Some((seat, self.queue.waiter(seat)?)))
+            else {
+                break;
             };
-            match self.take(head.ask, now) {
-                Ok(grant) => {
-                    self.granted.insert(place, grant);
-                    wake.extend(self.queue.pop().map(|waiter| waiter.waker));
+            let ask = Ask::clone(&head.ask);
+            match self.take(&ask, now) {
+                Ok(grant) => self.hand_over(seat, grant, now),
+                Err(Held { until, all: true }) => {
+                    wait = Some((until, seat));
+                    break;
                 }
-                Err(Blocked::Full) => {
-                    self.told = None;
-                    return wake;
-                }
-                Err(Blocked::Rate(Held { until: at, .. })) => {
-                    let knows = me == Some(place) || self.told.is_some_and(|(who, when)| who == place && when <= at);
-                    if !knows {
-                        wake.extend(self.queue.head().map(|(_, head)| head.waker.clone()));
-                    }
-                    self.told = Some((place, at));
-                    return wake;
-                }
+                Err(Held { until, all: false }) => self.queue.park(seat, until),
             }
         }
+        // A parked one may be before the next one, so that it must be asked again at its time.
+        let earliest = [wait, self.queue.first_parked()].into_iter().flatten().min();
+        let Some((at, seat)) = earliest else {
+            self.told = None;
+            return;
+        };
+        // Whoever has a timer keeps it: one who sets another would be woken for it.
+        let (seat, knows) = self.told.map_or((seat, false), |(who, when)| (who, when <= at));
+        if !knows && me != Some(seat) {
+            let waker = self.queue.waiter(seat).map(|waiter| waiter.waker.clone());
+            self.effects.wake.extend(waker);
+        }
+        self.told = Some((seat, at));
+    }
+
+    fn hand_over(&mut self, seat: Seat, grant: Grant, now: Instant) {
+        self.pace.turn(self.limiter.limit(), now);
+        if let Some(waiter) = self.queue.serve(seat, Verdict::Granted(grant)) {
+            let (priority, queued) = waiter.seen(now);
+            self.tell(|| AdmissionEvent::Admitted { priority, queued });
+            // Me too: its waker must be dropped outside the lock, and waking it once more does no harm.
+            self.effects.wake.push(waiter.waker);
+        }
+        self.forget(seat);
     }
 }

@@ -1,70 +1,92 @@
 //! The scheduler that comes with the crate: asks for the decision, and waits for its turn.
 
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
-use super::decision::{Core, Grant};
+use super::admission::Rules;
+use super::concurrency::Limiter;
+use super::decision::{Core, Grant, Verdict};
+use super::entry::Entry;
+use super::event::AdmissionEvent;
+use super::queue::Queue;
 use super::rate::Rates;
 use super::ticket::Ticket;
 use super::{Job, Load, ORIGIN, Outcome, Permit, PermitGuard, Scheduler};
 use crate::env::Env;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Retryability};
 
 /// A running [`Admission`](super::Admission): concurrency, rates and a queue. Cloning shares it.
 ///
 /// Uncontended, admitting takes one short lock. Under load, entering, leaving and being let in take O(log n). A future
-/// of [`admit`](Scheduler::admit) that is not polled holds up those behind it as soon as it is at the head, as with any
-/// fair queue.
+/// of [`admit`](Scheduler::admit) that is not polled keeps what it was granted from others, and if it is the one that
+/// looks after the time it holds up those behind it, as with any fair queue.
+///
+/// The one you keep controls every client that was given a clone:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
-/// use sluicegate::Env;
-/// use sluicegate::schedule::{Admission, Job, Scheduler};
+/// use std::time::Duration;
+/// use sluicegate::testing::Scripted;
+/// use sluicegate::types::ChatRequest;
+/// use sluicegate::{Admission, Env, LlmClient, OptimizedClient};
 ///
 /// let gate = Admission::new().concurrency(2).start(&Env::new())?;
-/// let permit = gate.admit(&Job::new("m").tokens(100, 50)).await?;
-/// assert_eq!((gate.load().in_flight, gate.load().reserved_tokens), (1, 150));
-/// drop(permit);
-/// assert_eq!(gate.load().in_flight, 0);
+/// let llm = OptimizedClient::builder(Scripted::new()).schedule(gate.clone()).build()?;
+///
+/// gate.pause();
+/// let call = llm.chat(ChatRequest::new("m").user("hi"));
+/// let (answer, ()) = tokio::join!(call, async {
+///     tokio::task::yield_now().await;
+///     assert_eq!(gate.status().queued, 1);
+///     gate.resume();
+/// });
+/// answer?;
+/// gate.drain().await;
+/// assert_eq!(gate.status().totals.admitted, 1);
+/// assert!(llm.chat(ChatRequest::new("m").user("late")).await.is_err());
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
-pub struct AdmissionGate(Arc<Shared>);
+pub struct AdmissionGate(pub(super) Arc<Shared>);
 
 /// What every clone and every permit shares.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) env: Env,
-    started: Instant,
-    closing: CancellationToken,
-    concurrency: Option<usize>,
-    queue_limit: usize,
+    pub(super) rules: Rules,
+    pub(super) started: Instant,
+    pub(super) closing: CancellationToken,
+    /// Whether the time matters even when nobody waits.
     timed: bool,
-    pub(super) core: Mutex<Core>,
+    /// How many wait, as of the last change: whether the time matters.
+    waiting: AtomicUsize,
+    pub(super) events: OnceLock<broadcast::Sender<AdmissionEvent>>,
+    /// Told when everything is over, while it drains.
+    pub(super) idle: Notify,
+    core: Mutex<Core>,
 }
 
 impl AdmissionGate {
-    pub(super) fn new(
-        env: &Env,
-        concurrency: Option<usize>,
-        queue_limit: usize,
-        rates: Rates,
-        started: Instant,
-    ) -> Self {
+    pub(super) fn new(env: &Env, limiter: Limiter, rules: Rules, rates: Rates, started: Instant) -> Self {
+        let queue = Queue::new(rules.order.clone(), rules.shed.newest_first_after());
         let shared = Shared {
             env: env.clone(),
             started,
             closing: env.closing().child_token(),
-            concurrency,
-            queue_limit,
-            timed: rates.is_limited(),
-            core: Mutex::new(Core::new(concurrency, rates)),
+            timed: rates.is_limited() || limiter.is_adaptive(),
+            waiting: AtomicUsize::new(0),
+            events: OnceLock::new(),
+            idle: Notify::new(),
+            core: Mutex::new(Core::new(limiter, rates, queue)),
+            rules,
         };
         Self(Arc::new(shared))
     }
@@ -86,7 +108,17 @@ impl AdmissionGate {
         tokio::select! {
             biased;
             () = self.0.closing.cancelled() => Err(shut_down()),
-            grant = ticket.granted() => Ok(self.permit(grant).with_queued(waited())),
+            verdict = ticket => match verdict {
+                Verdict::Granted(grant) => Ok(self.permit(grant).with_queued(waited())),
+                Verdict::Shed => {
+                    let message = "made room in a full queue; send less, or raise Admission::queue";
+                    Err(Error::new(ErrorKind::Overloaded, ORIGIN, message))
+                }
+                Verdict::Cleared => {
+                    let cleared = Error::new(ErrorKind::Overloaded, ORIGIN, "the queue was cleared while it waited");
+                    Err(cleared.with_retryability(Retryability::Never))
+                }
+            },
             () = expired => {
                 let message = format!("still queued at its deadline, after {} ms", waited().as_millis());
                 Err(Error::new(ErrorKind::Deadline, ORIGIN, message))
@@ -105,7 +137,7 @@ impl Scheduler for AdmissionGate {
     }
 
     fn load(&self) -> Load {
-        Load { concurrency: self.0.concurrency, ..self.0.core.lock().load() }
+        self.0.change(|core| core.load())
     }
 
     fn close(&self) {
@@ -113,57 +145,38 @@ impl Scheduler for AdmissionGate {
     }
 }
 
-fn shut_down() -> Error {
+pub(super) fn shut_down() -> Error {
     Error::new(ErrorKind::Shutdown, ORIGIN, "the client shuts down and admits no more calls")
 }
 
-enum Entry<'a> {
-    Admitted(Grant),
-    Queued(Ticket<'a>),
-}
-
 impl Shared {
-    /// Lets a job in, queues it, or refuses it.
-    fn enter(&self, job: &Job<'_>) -> Result<Entry<'_>> {
-        let refuse = |kind, message: String| Err(Error::new(kind, ORIGIN, message));
-        if self.closing.is_cancelled() {
-            return Err(shut_down());
-        }
-        let now = if job.deadline.is_some() { self.env.now() } else { self.now() };
-        let too_late = |start: Instant| job.deadline.is_some_and(|deadline| start >= deadline);
-        if too_late(now) {
-            return refuse(ErrorKind::Deadline, "its deadline had passed before it asked for admission".to_owned());
-        }
-        let mut core = self.core.lock();
-        let ask = core.rates.ask(job)?;
-        if let Some(grant) = core.take_ahead(job.priority, ask, now) {
-            return Ok(Entry::Admitted(grant));
-        }
-        if let Some(start) = core.rates.earliest(ask, now).filter(|start| too_late(*start)) {
-            let wait = start.saturating_duration_since(now).as_millis();
-            let message = format!("the limits per minute allow it in {wait} ms at the earliest, after its deadline");
-            return refuse(ErrorKind::Deadline, message);
-        }
-        let waiting = core.queue.len();
-        if waiting >= self.queue_limit {
-            let advice = "send less, or raise Admission::queue or the limits they wait for";
-            return refuse(ErrorKind::Overloaded, format!("{waiting} calls wait already; {advice}"));
-        }
-        let place = core.enter(job.priority, ask);
-        Ok(Entry::Queued(Ticket::new(self, place)))
-    }
-
     /// The time, if anything depends on it.
     pub(super) fn now(&self) -> Instant {
-        if self.timed { self.env.now() } else { self.started }
+        if self.is_timed() { self.env.now() } else { self.started }
     }
 
-    /// Changes the core, then wakes whom that lets in.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Core, Instant) -> Vec<Waker>) {
-        let now = self.now();
-        // Two statements, so that the lock is free when the wakers run.
-        let wake = change(&mut self.core.lock(), now);
-        wake.into_iter().for_each(Waker::wake);
+    /// Whether anything depends on the time.
+    pub(super) fn is_timed(&self) -> bool {
+        self.timed || self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Changes the core, then does what is to be done with the lock free.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
+        let mut core = self.core.lock();
+        let answer = change(&mut core);
+        self.waiting.store(core.queue.len(), Ordering::Relaxed);
+        let effects = std::mem::take(&mut core.effects);
+        let over = core.draining && core.is_idle();
+        drop(core);
+        if over {
+            self.idle.notify_waiters();
+        }
+        if let Some(events) = self.events.get() {
+            // Nobody listening any more is no failure.
+            effects.events.into_iter().for_each(|event| drop(events.send(event)));
+        }
+        effects.wake.into_iter().for_each(Waker::wake);
+        answer
     }
 }
 
@@ -175,9 +188,8 @@ struct Held {
 
 impl PermitGuard for Held {
     fn release(self: Box<Self>, outcome: Option<Outcome<'_>>) {
-        self.shared.change(|core, now| {
-            core.release(self.grant, outcome.as_ref(), now);
-            core.let_in(None, now)
-        });
+        let Self { shared, grant } = *self;
+        let now = shared.now();
+        shared.change(|core| core.release(grant, outcome.as_ref(), now));
     }
 }

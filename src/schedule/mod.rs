@@ -8,20 +8,27 @@
 //! let layer = ScheduleLayer::from(Admission::new().concurrency(32).rpm(500).tpm(200_000));
 //! ```
 //!
-//! The parts: `admission` holds the settings, `gate` the scheduler, `decision` what its lock guards and what must hold,
-//! `ticket` a place in the queue, `queue` the order of those who wait, `rate` what is allowed per minute, `estimate` the guess of a
+//! The parts: `admission` holds the settings, `gate` the scheduler, `entry` what becomes of a job that asks, `decision` what
+//! the lock guards and what must hold, `ticket` a place in the queue, `queue` the order of those who wait, `pace` how fast it
+//! moves, `concurrency` how many may be in flight, `control` pausing and draining, `status` and `event` what can be seen, `rate` what is allowed per minute, `estimate` the guess of a
 //! request's tokens, `permit` what is handed out, `layer` the client around it; `sliding` a limit by key for a service's own
 //! endpoints.
 
 mod admission;
+mod concurrency;
+mod control;
 mod decision;
+mod entry;
 mod estimate;
+mod event;
 mod gate;
 mod layer;
+mod pace;
 mod permit;
 mod queue;
 mod rate;
 mod sliding;
+mod status;
 mod ticket;
 
 use std::fmt;
@@ -30,11 +37,14 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-pub use admission::Admission;
+pub use admission::{Admission, Shed};
+pub use concurrency::Concurrency;
+pub use event::{AdmissionEvent, AdmissionEvents, Heard};
 pub use gate::AdmissionGate;
 pub use layer::ScheduleLayer;
 pub use permit::{Outcome, Permit, PermitGuard};
 pub use sliding::{Left, SlidingWindow};
+pub use status::{ClassStatus, Status, Totals};
 
 use crate::error::Result;
 use crate::types::Priority;

@@ -1,47 +1,42 @@
 //! A place in the queue, as the future that waits sees it.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use super::decision::Grant;
+use super::decision::Verdict;
 use super::gate::Shared;
-use super::queue::Place;
+use super::queue::Seat;
 
 type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// A place in the queue, given up when dropped.
 pub(super) struct Ticket<'a> {
     shared: &'a Shared,
-    place: Place,
-    /// Set while it is the head and a rate holds it back.
+    seat: Seat,
+    /// Set while it is the one who looks after the time.
     timer: Option<(Instant, Sleep<'a>)>,
     gone: bool,
 }
 
 enum Turn {
-    Now(Grant),
+    Over(Verdict),
     At(Instant),
     Later,
 }
 
 impl<'a> Ticket<'a> {
-    pub(super) fn new(shared: &'a Shared, place: Place) -> Self {
-        Self { shared, place, timer: None, gone: false }
+    pub(super) fn new(shared: &'a Shared, seat: Seat) -> Self {
+        Self { shared, seat, timer: None, gone: false }
     }
 
-    /// Completes when it is let in. Dropped before, it gives its place or its turn up.
-    pub(super) async fn granted(mut self) -> Grant {
-        poll_fn(move |cx| self.poll_granted(cx)).await
-    }
-
-    fn poll_granted(&mut self, cx: &mut Context<'_>) -> Poll<Grant> {
+    fn poll_decided(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
         loop {
             match self.look(cx.waker()) {
-                Turn::Now(grant) => {
+                Turn::Over(verdict) => {
                     self.gone = true;
-                    return Poll::Ready(grant);
+                    return Poll::Ready(verdict);
                 }
                 Turn::Later => {
                     self.timer = None;
@@ -63,53 +58,43 @@ impl<'a> Ticket<'a> {
         }
     }
 
-    /// Whether it is granted; the head lets in whom it can, itself first.
+    /// Whether it is decided; the one who is told lets in whom it can.
     fn look(&self, waker: &Waker) -> Turn {
         let now = self.shared.now();
-        let mut stale = None;
-        let mut core = self.shared.core.lock();
-        let mut wake = Vec::new();
-        if let Some(waiter) = core.queue.get_mut(self.place) {
-            if !waiter.waker.will_wake(waker) {
-                stale = Some(std::mem::replace(&mut waiter.waker, waker.clone()));
-            }
-            if core.queue.head().is_some_and(|(head, _)| head == self.place) {
-                wake = core.let_in(Some(self.place), now);
-            }
-        }
-        let turn = match (core.granted.remove(&self.place), core.told) {
-            (Some(grant), _) => Turn::Now(grant),
-            (None, Some((who, at))) if who == self.place => {
-                if core.queue.head().is_some_and(|(head, _)| head == who) {
-                    Turn::At(at)
-                } else {
-                    // It drops its timer, so it must be told again when it is the head again.
-                    core.told = None;
-                    Turn::Later
+        let (turn, _stale) = self.shared.change(|core| {
+            let stale = core.queue.waiter_mut(self.seat).and_then(|waiter| {
+                let same = waiter.waker.will_wake(waker);
+                (!same).then(|| std::mem::replace(&mut waiter.waker, waker.clone()))
+            });
+            let turn = match core.look(self.seat, now) {
+                _ if core.queue.is_decided(self.seat) => {
+                    let (_, verdict) = core.queue.leave(self.seat);
+                    verdict.map_or(Turn::Later, Turn::Over)
                 }
-            }
-            (None, _) => Turn::Later,
-        };
-        drop(core);
-        drop(stale);
-        wake.into_iter().for_each(Waker::wake);
+                Some(at) => Turn::At(at),
+                None => Turn::Later,
+            };
+            (turn, stale)
+        });
         turn
+    }
+}
+
+/// Completes when it is decided.
+impl Future for Ticket<'_> {
+    type Output = Verdict;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Verdict> {
+        self.poll_decided(cx)
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if self.gone {
-            return;
+        if !self.gone {
+            let now = self.shared.now();
+            // Two steps: what is left of it is dropped when the lock is free.
+            drop(self.shared.change(|core| core.leave(self.seat, now)));
         }
-        let mut left = None;
-        self.shared.change(|core, now| {
-            left = core.queue.leave(self.place);
-            if let Some(grant) = core.granted.remove(&self.place) {
-                // Its turn goes on as if it had been the next one's: the request with it, or one of the rate is lost.
-                core.take_back(grant, now);
-            }
-            core.let_in(None, now)
-        });
     }
 }

@@ -36,6 +36,7 @@ mod disk_selectors;
 mod drop_anywhere;
 #[cfg(feature = "redis")]
 mod durable_jobs;
+mod fair_tenants;
 mod history_laws;
 mod history_policies;
 mod laws;

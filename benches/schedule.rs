@@ -1,0 +1,137 @@
+//! What admission costs: alone against a semaphore, and with a queue of up to 100,000.
+//!
+//! `cargo bench --bench schedule` prints the tables. Memory is counted by the allocator, in the same run as the times: both
+//! sides of every comparison pay for the counting.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)]
+
+use std::alloc::System;
+use std::future::Future;
+use std::hint::black_box;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use cap::Cap;
+use sluicegate::Env;
+use sluicegate::schedule::{Admission, AdmissionGate, Job, Outcome, Permit, Scheduler};
+use tokio::sync::Semaphore;
+
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
+const CALLS: u32 = 200_000;
+
+type Ask<'a> = Pin<Box<dyn Future<Output = sluicegate::Result<Permit>> + Send + 'a>>;
+
+fn each(total: Duration, times: usize) -> f64 {
+    total.as_nanos() as f64 / times as f64
+}
+
+/// The best of five: what it costs when nothing else runs.
+async fn best<F: Future<Output = ()>>(mut run: impl FnMut() -> F) -> f64 {
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        let started = Instant::now();
+        run().await;
+        best = best.min(each(started.elapsed(), CALLS as usize));
+    }
+    best
+}
+
+async fn alone() {
+    let semaphore = Arc::new(Semaphore::new(32));
+    let floor = best(|| async {
+        for _ in 0..CALLS {
+            drop(black_box(Arc::clone(&semaphore).acquire_owned().await.unwrap()));
+        }
+    })
+    .await;
+    println!("\nnanoseconds to admit and settle one call, alone");
+    println!("{:<44}{floor:>8.0}", "tokio semaphore, acquire_owned and drop");
+    let row = async |name: &str, admission: Admission, tenant: Option<&str>| {
+        let gate = admission.start(&Env::new()).unwrap();
+        let job = Job::new("m").tokens(100, 50).tenant(tenant);
+        let time = best(|| async {
+            for _ in 0..CALLS {
+                let permit = black_box(gate.admit(&job).await.unwrap());
+                permit.settle(Outcome::answered(None, Duration::ZERO));
+            }
+        })
+        .await;
+        println!("{name:<44}{time:>8.0}{:>7.1}x", time / floor);
+    };
+    row("concurrency", Admission::new().concurrency(32), None).await;
+    row("concurrency, a tenant", Admission::new().concurrency(32), Some("acme")).await;
+    let rates = Admission::new().concurrency(32).rpm(u32::MAX).tpm(u32::MAX);
+    row("concurrency, rpm, tpm", rates, None).await;
+}
+
+fn enter<'a>(gate: &'a AdmissionGate, job: &'a Job<'a>) -> Ask<'a> {
+    let mut ask = gate.admit(job);
+    assert!(ask.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    ask
+}
+
+fn queue(waiters: usize, tenants: usize) {
+    let names: Vec<_> = (0..tenants).map(|number| format!("tenant {number}")).collect();
+    let jobs: Vec<_> = names.iter().map(|name| Job::new("gpt-5-mini").tokens(100, 50).tenant(Some(name))).collect();
+    let gate = Admission::new().concurrency(1).queue(waiters + 1).start(&Env::new()).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut running = futures_util::FutureExt::now_or_never(gate.admit(&jobs[0])).unwrap().unwrap();
+    let mut asks: Vec<Ask<'_>> = Vec::with_capacity(waiters);
+    let before = ALLOCATOR.allocated();
+    asks.extend((0..waiters).map(|number| enter(&gate, &jobs[number % tenants])));
+    let bytes = (ALLOCATOR.allocated() - before) / waiters;
+
+    let turns = waiters.min(1_000);
+    // In pairs, so that the queue keeps its length.
+    let (mut entering, mut leaving) = (Duration::ZERO, Duration::ZERO);
+    for turn in 0..turns {
+        let middle = asks.swap_remove((turn * 7_919) % asks.len());
+        let started = Instant::now();
+        drop(middle);
+        leaving += started.elapsed();
+        let started = Instant::now();
+        let ask = enter(&gate, &jobs[turn % tenants]);
+        entering += started.elapsed();
+        asks.push(ask);
+    }
+    let mut handing = Duration::ZERO;
+    for _ in 0..turns.min(200) {
+        let started = Instant::now();
+        running.settle(Outcome::answered(None, Duration::ZERO));
+        handing += started.elapsed();
+        let ready = asks.iter_mut().enumerate().find_map(|(at, ask)| match ask.as_mut().poll(&mut cx) {
+            std::task::Poll::Ready(permit) => Some((at, permit.unwrap())),
+            std::task::Poll::Pending => None,
+        });
+        let (at, permit) = ready.unwrap();
+        drop(asks.swap_remove(at));
+        running = permit;
+    }
+    println!(
+        "{waiters:>8}{tenants:>9}{bytes:>10}{:>9.0}{:>9.0}{:>11.0}",
+        each(entering, turns),
+        each(leaving, turns),
+        each(handing, turns.min(200))
+    );
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    // `cargo test` runs benches too, in test mode: nothing is measured then.
+    if std::env::args().any(|arg| arg == "--bench") {
+        alone().await;
+        println!(
+            "\nbytes of a waiter, its future included, and nanoseconds to enter, to leave and to hand a place over"
+        );
+        println!("{:>8}{:>9}{:>10}{:>9}{:>9}{:>11}", "waiters", "tenants", "bytes", "enter", "leave", "hand over");
+        for waiters in [1_000, 10_000, 100_000] {
+            for tenants in [1, 100, waiters] {
+                queue(waiters, tenants);
+            }
+        }
+    }
+}

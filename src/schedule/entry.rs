@@ -1,0 +1,118 @@
+//! What becomes of a job that asks: let in, queued, or refused.
+
+use std::time::Instant;
+
+use super::admission::{Rules, Shed};
+use super::decision::{Core, Grant, Verdict};
+use super::event::AdmissionEvent;
+use super::gate::{Shared, shut_down};
+use super::queue::{Seat, Who};
+use super::rate::Ask;
+use super::ticket::Ticket;
+use super::{Job, ORIGIN};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What became of it.
+pub(super) enum Entry<'a> {
+    Admitted(Grant),
+    Queued(Ticket<'a>),
+}
+
+/// The same, inside the lock.
+enum Step {
+    Admitted(Grant),
+    Queued(Seat),
+    /// It must wait, so that the time matters after all.
+    Untimed,
+}
+
+impl Shared {
+    /// Lets a job in, queues it, or refuses it.
+    pub(super) fn enter(&self, job: &Job<'_>) -> Result<Entry<'_>> {
+        if self.closing.is_cancelled() {
+            return Err(shut_down());
+        }
+        let mut now = (job.deadline.is_some() || self.is_timed()).then(|| self.env.now());
+        loop {
+            match self.change(|core| self.step(core, job, now))? {
+                Step::Admitted(grant) => return Ok(Entry::Admitted(grant)),
+                Step::Queued(seat) => return Ok(Entry::Queued(Ticket::new(self, seat))),
+                Step::Untimed => now = Some(self.env.now()),
+            }
+        }
+    }
+
+    /// `now`: `None` as long as nothing seems to depend on it.
+    fn step(&self, core: &mut Core, job: &Job<'_>, now: Option<Instant>) -> Result<Step> {
+        let (priority, tenant, model) = (job.priority, job.tenant, job.model);
+        let who = Who { priority, tenant, model, cost: job.total_tokens() };
+        let entered = self.try_enter(core, job, who, now);
+        if let Err(error) = &entered {
+            core.totals.refused += 1;
+            core.tell(|| AdmissionEvent::Refused { priority, kind: error.kind() });
+        }
+        entered
+    }
+
+    fn try_enter(&self, core: &mut Core, job: &Job<'_>, who: Who<'_>, time: Option<Instant>) -> Result<Step> {
+        let now = time.unwrap_or(self.started);
+        let refuse = |kind, message: String| Err(Error::new(kind, ORIGIN, message));
+        let too_late = |start: Instant| job.deadline.is_some_and(|deadline| start >= deadline);
+        if core.draining {
+            return refuse(ErrorKind::Shutdown, "the gate drains and admits no newcomers".to_owned());
+        }
+        if too_late(now) {
+            return refuse(ErrorKind::Deadline, "its deadline had passed before it asked for admission".to_owned());
+        }
+        let ask = core.rates.ask(job)?;
+        if let Some(grant) = core.take_at_once(who, &ask, now) {
+            return Ok(Step::Admitted(grant));
+        }
+        if time.is_none() {
+            return Ok(Step::Untimed);
+        }
+        if let Some(start) = core.rates.earliest(Ask::clone(&ask), now).filter(|start| too_late(*start)) {
+            let wait = start.saturating_duration_since(now).as_millis();
+            let message = format!("the limits per minute allow it in {wait} ms at the earliest, after its deadline");
+            return refuse(ErrorKind::Deadline, message);
+        }
+        // Newest first, those who wait are behind it.
+        if job.deadline.is_some() && self.rules.shed.newest_first_after().is_none() && !core.paused {
+            let ahead = core.queue.surely_ahead_of(who);
+            let wait = core.pace.at_least(ahead, now);
+            if too_late(now + wait) {
+                let least = wait.as_millis();
+                let message = format!("{ahead} calls go before it and take {least} ms or more, past its deadline");
+                return refuse(ErrorKind::Deadline, message);
+            }
+        }
+        make_room(core, &self.rules, who, now)?;
+        let seat = core.enter(who, ask, now);
+        Ok(Step::Queued(seat))
+    }
+}
+
+/// Sees to it that one more may wait, or refuses it.
+fn make_room(core: &mut Core, rules: &Rules, who: Who<'_>, now: Instant) -> Result<()> {
+    let refuse = |message: String| Err(Error::new(ErrorKind::Overloaded, ORIGIN, message));
+    let same = core.queue.waiting_of(who);
+    if rules.tenant_queue.is_some_and(|limit| same >= limit) {
+        let advice = "let it send less, or raise Admission::tenant_queue";
+        return refuse(format!("{same} calls of its tenant and class wait already; {advice}"));
+    }
+    let waiting = core.queue.len();
+    if waiting < rules.queue {
+        return Ok(());
+    }
+    let victim = match rules.shed {
+        Shed::Newest => None,
+        Shed::LowestPriority => core.queue.lowest(who.priority, false).map(|(newest, _)| newest),
+        Shed::OldestUnderLoad(_) => core.queue.lowest(who.priority, true).map(|(_, oldest)| oldest),
+    };
+    let Some(victim) = victim else {
+        let advice = "send less, or raise Admission::queue or the limits they wait for";
+        return refuse(format!("{waiting} calls wait already; {advice}"));
+    };
+    core.send_away(victim, Verdict::Shed, now);
+    Ok(())
+}
