@@ -31,9 +31,11 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 pub use admission::Admission;
+pub use estimate::OutputCount;
 pub use gate::AdmissionGate;
 pub use layer::ScheduleLayer;
 pub use permit::{Outcome, Permit, PermitGuard};
+pub use rate::{Limit, LimitKey};
 pub use sliding::{Left, SlidingWindow};
 
 use crate::error::Result;

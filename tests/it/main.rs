@@ -37,6 +37,7 @@ mod drop_anywhere;
 mod history_laws;
 mod history_policies;
 mod laws;
+mod limiter_oracle;
 mod normalize;
 #[cfg(feature = "object-store")]
 mod object_store;
@@ -44,6 +45,7 @@ mod observe;
 mod one_flight;
 mod openai;
 mod prefix_stable_cost;
+mod quota_used;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]

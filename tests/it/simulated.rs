@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy allows them in test functions, not in their helpers")]
 
 #[path = "../../examples/support/simulated_server.rs"]
-mod simulated_server;
+pub(crate) mod simulated_server;
 
 use std::time::Duration;
 

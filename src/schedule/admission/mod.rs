@@ -61,12 +61,8 @@ impl Admission {
             return refuse("queue", "let at least 1 call wait, or leave it out for 10000");
         }
         let started = env.now();
-        let rates = self.limits.start(started)?;
+        let rates = self.limits.start(env, started)?;
         Ok(AdmissionGate::new(env, self.concurrency, self.queue, rates, started))
-    }
-
-    pub(super) fn first_reply_tokens(&self) -> u32 {
-        self.limits.reply_tokens
     }
 }
 
