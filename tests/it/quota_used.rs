@@ -43,7 +43,9 @@ fn provider() -> Simulated {
 }
 
 fn wrap(client: impl LlmClient, admission: Admission) -> Arc<dyn LlmClient> {
-    let admission = admission.count_output(OutputCount::Limit);
+    // Below the provider's own burst, and above what the largest call reserves: a bucket that must be full for a call to
+    // start has no room for what the calls before it give back.
+    let admission = admission.count_output(OutputCount::Limit).burst(Duration::from_secs(4));
     ScheduleLayer::from(admission).wrap(Arc::new(client), &Env::new()).unwrap()
 }
 

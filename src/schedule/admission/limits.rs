@@ -80,7 +80,9 @@ impl Admission {
     ///
     /// Any 60 s hold at most the limit and one burst, so a longer burst starts faster and is likelier to meet the
     /// provider's own limit, which many enforce over spans shorter than a minute. A call of more tokens than the burst
-    /// starts when the bucket is full and leaves a debt, so the limit holds over time.
+    /// starts when the bucket is full and leaves a debt, so the limit holds over time. What a call gives back has room in
+    /// the bucket only as far as it was not full since: where calls reserve much more than they use, a burst of a few
+    /// times the largest reservation (and below the provider's own) uses the limit best.
     #[must_use]
     pub fn burst(mut self, worth: Duration) -> Self {
         self.limits.burst = worth;

@@ -1,8 +1,13 @@
 //! A limit up to a minute: a bucket that refills evenly, lends and takes back.
 
+use std::collections::VecDeque;
+
 use super::correct::Report;
 use super::limit::Limit;
 use super::meter::Mark;
+
+/// Levels that are remembered at most, to tell what a refund is worth.
+const PEAKS: usize = 64;
 
 /// A job takes its estimate at the start and puts it right at the end.
 ///
@@ -26,9 +31,11 @@ pub(super) struct Bucket {
     level: i128,
     own: i128,
     seen: u64,
-    /// How often the bucket was seen full. A debit made before the bucket was full again is forgotten: without it, the
-    /// bucket would be no fuller now, so it is worth no refund.
-    fill: u64,
+    /// How many takes there were; from `first` on they are this bucket's own.
+    takes: u64,
+    first: u64,
+    /// The highest levels of `own` since, by the number of takes before: each lower than the one before it.
+    peaks: VecDeque<(u64, i128)>,
     /// All that was taken less what was given back, to tell what happened between two moments.
     taken: i64,
     /// The estimates of the calls in flight.
@@ -53,7 +60,9 @@ impl Bucket {
             level: capacity,
             own: capacity,
             seen: 0,
-            fill: 0,
+            takes: 0,
+            first: 0,
+            peaks: VecDeque::new(),
             taken: 0,
             out: 0,
             heard: 0,
@@ -62,8 +71,8 @@ impl Bucket {
     }
 
     /// The same bucket for somebody else, which knows nothing of the debits of the first.
-    pub(super) fn copy(&self, fill: u64) -> Self {
-        Self { fill, out: 0, ..self.clone() }
+    pub(super) fn copy(&self, first: u64) -> Self {
+        Self { takes: first, first, peaks: VecDeque::new(), out: 0, ..self.clone() }
     }
 
     /// The limit that holds now.
@@ -93,14 +102,45 @@ impl Bucket {
     fn add(&mut self, amount: i128) {
         self.own = (self.own + amount).min(self.capacity);
         self.level = (self.level + amount).min(self.own);
-        if self.own == self.capacity {
-            self.fill += 1;
-        }
     }
 
     fn remove(&mut self, amount: i128) {
+        self.note(self.own);
         self.own -= amount;
         self.level -= amount;
+    }
+
+    /// Remembers a level before it falls.
+    fn note(&mut self, level: i128) {
+        while self.peaks.back().is_some_and(|(_, peak)| *peak <= level) {
+            self.peaks.pop_back();
+        }
+        self.peaks.push_back((self.takes, level));
+        if self.peaks.len() > PEAKS {
+            // Those before the next one are told the higher of both, which may cost them a refund.
+            let oldest = self.peaks.pop_front();
+            if let (Some((_, higher)), Some(next)) = (oldest, self.peaks.front_mut()) {
+                next.1 = higher;
+            }
+        }
+    }
+
+    /// Gives back what was taken too much: as much as the bucket would hold more by now if it had never been taken. Had it
+    /// run over in between, that much would have been lost, and given back now it would exceed limit and burst.
+    fn give_back(&mut self, since: u64, amount: i128) {
+        let from = self.peaks.partition_point(|(takes, _)| *takes < since);
+        let peak = self.peaks.get(from).map_or(self.own, |(_, peak)| self.own.max(*peak));
+        let amount = amount.min(self.capacity - peak);
+        if since < self.first || amount <= 0 {
+            return;
+        }
+        self.peaks.iter_mut().skip(from).for_each(|(_, peak)| *peak += amount);
+        if let Some((_, raised)) = self.peaks.get(from).copied() {
+            // What is not higher than a later one tells nothing.
+            let keep = self.peaks.iter().take(from).take_while(|(_, peak)| *peak > raised).count();
+            self.peaks.drain(keep..from);
+        }
+        self.add(amount);
     }
 
     /// Whether so much can be taken now, or when; `given_back`: if all that is out were given back at once.
@@ -120,9 +160,10 @@ impl Bucket {
     /// Takes what [`reach`](Self::reach) has just allowed.
     pub(super) fn take(&mut self, amount: u64) -> Mark {
         self.remove(self.units(amount));
+        self.takes += 1;
         self.out = self.out.saturating_add(amount);
         self.taken = self.taken.wrapping_add_unsigned(amount);
-        Mark { place: self.fill, taken: self.taken }
+        Mark { place: self.takes, taken: self.taken }
     }
 
     /// Puts right what was taken.
@@ -134,8 +175,8 @@ impl Bucket {
         self.taken = self.taken.wrapping_sub_unsigned(taken).wrapping_add_unsigned(used);
         if used > taken {
             self.remove(self.units(used - taken));
-        } else if mark.place == self.fill {
-            self.add(self.units(taken - used));
+        } else if used < taken {
+            self.give_back(mark.place, self.units(taken - used));
         }
     }
 

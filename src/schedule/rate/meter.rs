@@ -21,7 +21,7 @@ const REST: u64 = 1_000_000_000;
 /// What a meter remembers of a debit.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Mark {
-    /// How often the bucket had been full, or the slot of the window.
+    /// How many takes the bucket had seen, or the slot of the window.
     pub(super) place: u64,
     /// All that had been taken by then, this debit included.
     pub(super) taken: i64,
@@ -97,9 +97,9 @@ impl Meters {
 }
 
 impl Meter {
-    fn copy(&self, fill: u64) -> Self {
+    fn copy(&self, first: u64) -> Self {
         match self {
-            Self::Bucket(bucket) => Self::Bucket(bucket.copy(fill)),
+            Self::Bucket(bucket) => Self::Bucket(bucket.copy(first)),
             Self::Rolling(window) => Self::Rolling(window.copy()),
         }
     }
