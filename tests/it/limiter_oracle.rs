@@ -173,7 +173,11 @@ impl World {
     fn jump(&mut self, by: i64) {
         let now = self.millis.load(Ordering::Relaxed).saturating_add_signed(by);
         self.millis.store(now, Ordering::Relaxed);
-        self.seen = self.seen.max(now);
+    }
+
+    /// The gate looks at the clock.
+    fn look(&mut self) {
+        self.seen = self.seen.max(self.millis.load(Ordering::Relaxed));
     }
 
     fn play(&mut self, step: &Step) {
@@ -188,6 +192,7 @@ impl World {
                 self.waiting.push((entry, admit));
             }
             Step::End { which, output } if !self.under_way.is_empty() => {
+                self.look();
                 let (permit, place) = self.under_way.swap_remove(which % self.under_way.len());
                 let entry = &mut self.entries[place];
                 let used = entry.output * output / 100;
@@ -202,6 +207,7 @@ impl World {
                 permit.settle(Outcome::answered(Some(&usage), Duration::ZERO));
             }
             Step::Cancel { which } if !self.under_way.is_empty() => {
+                self.look();
                 let (permit, place) = self.under_way.swap_remove(which % self.under_way.len());
                 (self.entries[place].input, self.entries[place].output) = (0, 0);
                 drop(permit);
@@ -216,6 +222,9 @@ impl World {
     /// Lets whoever is let in go on.
     fn settle_down(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
+        if !self.waiting.is_empty() {
+            self.look();
+        }
         loop {
             let before = self.waiting.len();
             let mut place = 0;

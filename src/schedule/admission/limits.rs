@@ -57,7 +57,7 @@ impl Admission {
     }
 
     /// One limit more, of requests, input tokens, output tokens, tokens or dollars; all hold at once, and a call starts
-    /// when all let it. At most 8, [`tpm`](Self::tpm) included.
+    /// when all let it. At most 6, [`tpm`](Self::tpm) included.
     ///
     /// ```
     /// use sluicegate::schedule::{Admission, Limit};
@@ -146,7 +146,7 @@ impl Limits {
         let tpm = tpm.map(|tpm| Limit::tokens(u64::from(tpm.get())).named("Admission::tpm"));
         let limits: Vec<_> = tpm.into_iter().chain(self.others.iter().cloned()).collect();
         if limits.len() > MOST_LIMITS {
-            return Err(refuse("limits", &limits.len(), "set at most 8 limits, tpm included"));
+            return Err(refuse("limits", &limits.len(), "set at most 6 limits, tpm included"));
         }
         limits.iter().try_for_each(Limit::check)?;
         Ok(Rates::new(rpm, limits, self.burst, self.trust_headers, env, started))

@@ -44,7 +44,7 @@ use request::RequestRate;
 const MINUTE: u64 = 60_000_000_000;
 
 /// Limits at once, those of requests per minute not counted.
-pub(super) const MOST_LIMITS: usize = 8;
+pub(super) const MOST_LIMITS: usize = 6;
 
 /// The rates of one gate, all, some or none of them set.
 #[derive(Debug)]
