@@ -157,11 +157,11 @@ impl LlmClient for TimeoutClient {
         let first_chunk = Limit::new("first_chunk", first_chunk, start);
         let total = Limit::new("total", total, start);
         let opening = Limit::first([connect, first_chunk, total]);
-        let inner = self.within(opening, self.inner.chat_stream(request)).await?;
-        let (trace, env) = (*inner.trace(), Arc::clone(&self.env));
+        let mut inner = self.within(opening, self.inner.chat_stream(request)).await?;
+        let (opening, env) = (inner.opening(), Arc::clone(&self.env));
         let alarm = Alarm::default();
         let mut watch = Watch { inner, env, alarm, total, first_chunk, flows: false, between_chunks, waiting: None };
-        Ok(ChatStream::new(stream::poll_fn(move |cx| watch.poll(cx))).with_trace(trace))
+        Ok(opening.carrying(stream::poll_fn(move |cx| watch.poll(cx))))
     }
 
     async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {

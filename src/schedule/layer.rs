@@ -12,8 +12,8 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layer;
 use crate::types::{
-    ChatRequest, ChatResponse, ChatStream, Deadline, EmbedRequest, EmbedResponse, Extensions, Priority, StreamEvent,
-    Tenant, Usage,
+    ChatRequest, ChatResponse, ChatStream, Deadline, EmbedRequest, EmbedResponse, Extensions, Priority, RateLimits,
+    StreamEvent, Tenant, Usage,
 };
 
 /// Admits every attempt through a [`Scheduler`].
@@ -23,8 +23,10 @@ use crate::types::{
 /// [`Priority`] and [`Deadline`], calls, and reports the true tokens and the latency back. The time spent waiting is
 /// added to [`Trace::queued`](crate::types::Trace::queued). Embeddings are admitted like chats.
 ///
-/// The estimate is the bytes of the text times a ratio that starts at 0.30 and follows what the provider counts (within
-/// 0.05 and 1.5), and as output the request's own limit times `n`, or without one the average of the answers so far.
+/// The estimate is the bytes of the text times a ratio that starts at 0.30 and follows what the provider counts for this
+/// model (within 0.05 and 1.5), and as output what this model and kind of call answered before, times `n`
+/// ([`OutputCount`](super::OutputCount)). What the provider says is left (its `x-ratelimit-*` headers) is reported with
+/// the end of the call, of a stream with the age that it has by then.
 ///
 /// # Where it sits
 /// In [`Slot::Schedule`](crate::Slot::Schedule): below retry and hedge, so that each attempt is admitted on its own and
@@ -97,14 +99,14 @@ impl Layer for ScheduleLayer {
     }
 
     fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>> {
-        let (scheduler, reply_tokens) = match &self.0 {
+        let (scheduler, estimator) = match &self.0 {
             Source::Admission(admission) => {
                 let gate: Arc<dyn Scheduler> = Arc::new(admission.start(env)?);
-                (gate, admission.first_reply_tokens())
+                (gate, admission.estimator())
             }
-            Source::Custom(scheduler) => (Arc::clone(scheduler), Admission::new().first_reply_tokens()),
+            Source::Custom(scheduler) => (Arc::clone(scheduler), Admission::new().estimator()),
         };
-        let estimator = Arc::new(Estimator::new(reply_tokens));
+        let estimator = Arc::new(estimator);
         Ok(Arc::new(Scheduled { inner, scheduler, estimator, env: env.clone() }))
     }
 }
@@ -129,7 +131,8 @@ impl Scheduled {
         let shut_down = || Error::new(ErrorKind::Shutdown, ORIGIN, "the client shuts down and admits no more calls");
         let permit = admitted.ok_or_else(shut_down)??;
         let estimator = Arc::clone(&self.estimator);
-        Ok(Admitted { permit, estimate, estimator, env: self.env.clone(), started: self.env.now(), first_chunk: None })
+        let (env, started) = (self.env.clone(), self.env.now());
+        Ok(Admitted { permit, estimate, estimator, env, started, first_chunk: None, limits: None })
     }
 }
 
@@ -141,6 +144,8 @@ struct Admitted {
     env: Env,
     started: Instant,
     first_chunk: Option<Duration>,
+    /// What a stream's opening told, and when.
+    limits: Option<(RateLimits, Instant)>,
 }
 
 impl Admitted {
@@ -154,8 +159,8 @@ impl Admitted {
         }
     }
 
-    /// Ends it; returns how long it was queued.
-    fn end(self, result: Result<Option<&Usage>, &Error>) -> Duration {
+    /// Ends it, with the limits beside a whole answer; returns how long it was queued.
+    fn end(self, result: Result<Option<&Usage>, &Error>, limits: Option<&RateLimits>) -> Duration {
         let (queued, latency) = (self.permit.queued(), self.latency());
         let outcome = match result {
             Ok(usage) => {
@@ -166,7 +171,15 @@ impl Admitted {
             }
             Err(error) => Outcome::failed(error, latency),
         };
-        self.permit.settle(outcome.with_first_chunk(self.first_chunk));
+        let outcome = outcome.with_first_chunk(self.first_chunk);
+        let age = |told: &Instant| self.env.now().saturating_duration_since(*told);
+        let outcome = match (&self.limits, limits) {
+            (_, Some(limits)) => outcome.with_limits(Some(limits), Duration::ZERO),
+            // What an error carries is newer than the opening.
+            (Some((limits, told)), None) if outcome.limits.is_none() => outcome.with_limits(Some(limits), age(told)),
+            _ => outcome,
+        };
+        self.permit.settle(outcome);
         queued
     }
 }
@@ -178,9 +191,10 @@ impl LlmClient for Scheduled {
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
-        let call = self.admit(&request.model, self.estimator.chat(&request), &request.extensions).await?;
+        let call = self.admit(&request.model, self.estimator.chat(&request, false), &request.extensions).await?;
         let mut result = self.inner.chat(request).await;
-        let queued = call.end(result.as_ref().map(|response| response.usage.as_ref()));
+        let limits = result.as_ref().ok().and_then(|response| response.extension::<RateLimits>());
+        let queued = call.end(result.as_ref().map(|response| response.usage.as_ref()), limits);
         if let Ok(response) = &mut result {
             add(&mut response.trace_mut().queued, queued);
         }
@@ -188,20 +202,22 @@ impl LlmClient for Scheduled {
     }
 
     async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
-        let call = self.admit(&request.model, self.estimator.chat(&request), &request.extensions).await?;
+        let call = self.admit(&request.model, self.estimator.chat(&request, true), &request.extensions).await?;
         match self.inner.chat_stream(request).await {
             Ok(stream) => Ok(ride(stream, call)),
             Err(error) => {
-                call.end(Err(&error));
+                call.end(Err(&error), None);
                 Err(error)
             }
         }
     }
 
     async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
-        let call = self.admit(&request.model, self.estimator.embed(&request.input), &request.extensions).await?;
+        let call = self
+            .admit(&request.model, self.estimator.embed(&request.model, &request.input), &request.extensions)
+            .await?;
         let mut result = self.inner.embed(request).await;
-        let queued = call.end(result.as_ref().map(|response| response.usage.as_ref()));
+        let queued = call.end(result.as_ref().map(|response| response.usage.as_ref()), None);
         if let Ok(response) = &mut result {
             add(&mut response.trace.queued, queued);
         }
@@ -210,7 +226,8 @@ impl LlmClient for Scheduled {
 }
 
 /// The call goes with the stream; dropped with it, it is abandoned.
-fn ride(stream: ChatStream, call: Admitted) -> ChatStream {
+fn ride(stream: ChatStream, mut call: Admitted) -> ChatStream {
+    call.limits = stream.extension::<RateLimits>().map(|limits| (limits.clone(), call.env.now()));
     let mut opening = *stream.trace();
     add(&mut opening.queued, call.permit.queued());
     let mut call = Some(call);
@@ -222,12 +239,12 @@ fn ride(stream: ChatStream, call: Admitted) -> ChatStream {
         }
         Ok(StreamEvent::Finish(finish)) => {
             if let Some(call) = call.take() {
-                add(&mut finish.trace.queued, call.end(Ok(finish.usage.as_ref())));
+                add(&mut finish.trace.queued, call.end(Ok(finish.usage.as_ref()), None));
             }
         }
         Err(error) => {
             if let Some(call) = call.take() {
-                call.end(Err(error));
+                call.end(Err(error), None);
             }
         }
     });

@@ -39,10 +39,12 @@ use async_trait::async_trait;
 
 pub use admission::{Admission, Shed};
 pub use concurrency::Concurrency;
+pub use estimate::OutputCount;
 pub use event::{AdmissionEvent, AdmissionEvents, Heard};
 pub use gate::AdmissionGate;
 pub use layer::ScheduleLayer;
 pub use permit::{Outcome, Permit, PermitGuard};
+pub use rate::{Limit, LimitKey};
 pub use sliding::{Left, SlidingWindow};
 pub use status::{ClassStatus, Status, Totals};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Job;
 use crate::error::{Error, ErrorKind};
-use crate::types::Usage;
+use crate::types::{RateLimits, Usage};
 
 /// Takes the end of a call, exactly once: what came of it when the permit was settled, `None` when it was dropped.
 ///
@@ -83,17 +83,46 @@ pub struct Outcome<'a> {
     pub latency: Duration,
     /// From admission to the first chunk of a stream; `None` without one.
     pub first_chunk: Option<Duration>,
+    /// What the provider said is left, if it did.
+    pub limits: Option<&'a RateLimits>,
+    /// How long ago it said so: a stream's opening tells it, its end reports it.
+    pub limits_age: Duration,
+}
+
+/// The tokens that count for a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Spent {
+    /// Input, the cached part included.
+    pub(super) input: u64,
+    /// Of it from the provider's prompt cache.
+    pub(super) cached: u64,
+    pub(super) output: u64,
+}
+
+impl Spent {
+    /// Whether it is the estimate.
+    pub(super) fn is(&self, input: u64, output: u64) -> bool {
+        (self.input, self.output) == (input, output)
+    }
 }
 
 impl<'a> Outcome<'a> {
     /// It was answered.
     pub fn answered(usage: Option<&'a Usage>, latency: Duration) -> Self {
-        Self { usage, error: None, latency, first_chunk: None }
+        Self { usage, error: None, latency, first_chunk: None, limits: None, limits_age: Duration::ZERO }
     }
 
-    /// It failed; what it used all the same is taken from the error.
+    /// It failed; what it used all the same and what the provider said is left are taken from the error.
     pub fn failed(error: &'a Error, latency: Duration) -> Self {
-        Self { usage: error.usage(), error: Some(error), latency, first_chunk: None }
+        let (usage, limits) = (error.usage(), error.rate_limits());
+        Self { usage, error: Some(error), latency, first_chunk: None, limits, limits_age: Duration::ZERO }
+    }
+
+    /// Says what the provider said is left, and how long ago that was.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Option<&'a RateLimits>, age: Duration) -> Self {
+        (self.limits, self.limits_age) = (limits, age);
+        self
     }
 
     /// Says when a stream's first chunk came.
@@ -106,20 +135,25 @@ impl<'a> Outcome<'a> {
     /// The tokens that count against a limit per minute for this job:
     ///
     /// * usage known: the input and the output. Input from the provider's prompt cache is billed at a fraction and counts
-    ///   in full all the same: OpenAI's limits do, and too low a count is answered with 429;
+    ///   in full all the same: OpenAI's limits do, and too low a count is answered with 429
+    ///   ([`Limit::without_cached_input`](super::Limit::without_cached_input) is for those that do not);
     /// * a refusal (rate limit, quota, authorisation, unknown model, overload, unsupported): nothing, no token was read;
     /// * another failure before the first chunk: the estimated input;
     /// * otherwise, usage unknown: the whole estimate.
     pub fn charged_tokens(&self, job: &Job<'_>) -> u64 {
-        self.charge(job.input_tokens, job.total_tokens())
+        let spent = self.spent(job.input_tokens, job.output_tokens);
+        spent.input.saturating_add(spent.output)
     }
 
-    pub(super) fn charge(&self, input: u64, total: u64) -> u64 {
+    pub(super) fn spent(&self, input: u64, output: u64) -> Spent {
         match (self.usage, self.error) {
-            (Some(usage), _) => usage.prompt_tokens.saturating_add(usage.completion_tokens),
-            (None, Some(error)) if is_refusal(error.kind()) => 0,
-            (None, Some(_)) if self.first_chunk.is_none() => input,
-            (None, _) => total,
+            (Some(usage), _) => {
+                let (input, output) = (usage.prompt_tokens, usage.completion_tokens);
+                Spent { input, cached: usage.cached_tokens().min(input), output }
+            }
+            (None, Some(error)) if is_refusal(error.kind()) => Spent::default(),
+            (None, Some(_)) if self.first_chunk.is_none() => Spent { input, ..Spent::default() },
+            (None, _) => Spent { input, cached: 0, output },
         }
     }
 }

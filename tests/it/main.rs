@@ -40,6 +40,7 @@ mod fair_tenants;
 mod history_laws;
 mod history_policies;
 mod laws;
+mod limiter_oracle;
 mod normalize;
 #[cfg(feature = "object-store")]
 mod object_store;
@@ -47,6 +48,7 @@ mod observe;
 mod one_flight;
 mod openai;
 mod prefix_stable_cost;
+mod quota_used;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]

@@ -23,8 +23,8 @@ const JSON: &str = "application/json";
 /// A client of one OpenAI-compatible endpoint.
 ///
 /// **What it does.** Sends a request, decodes the answer or the refusal. The [`RateLimits`](crate::types::RateLimits)
-/// that the provider states are beside a whole answer ([`ChatResponse::extension`]), or in the error; a stream has no
-/// place for them. Proxies are taken from the environment
+/// that the provider states are beside a whole answer ([`ChatResponse::extension`]), beside the opening of a stream
+/// ([`ChatStream::extension`]), or in the error. Proxies are taken from the environment
 /// (`HTTPS_PROXY`, `NO_PROXY`, …).
 ///
 /// **Cost.** Connections are kept and shared by all calls: HTTP/2 where TLS agrees on it, otherwise one connection per
@@ -169,8 +169,13 @@ impl LlmClient for OpenAi {
         if kind.is_some_and(|kind| kind.starts_with(JSON.as_bytes())) {
             return self.read_chat(response).await.map(|answer| ChatStream::from_response(&answer));
         }
+        let limits = headers::rate_limits(response.headers());
         let bytes = response.bytes_stream().map_err(error::from_transport);
-        Ok(ChatStream::new(sse::chat_events(bytes, self.max_body_bytes, self.clock)))
+        let stream = ChatStream::new(sse::chat_events(bytes, self.max_body_bytes, self.clock));
+        Ok(match limits {
+            Some(limits) => stream.with(limits),
+            None => stream,
+        })
     }
 
     async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {

@@ -62,7 +62,7 @@ impl Simulated {
         let breaks = chat.dice.happens(Draw::StreamFault, self.account.settings.stream_fault_rate);
         let playback = Playback::new(chat.call, &head, chat.drafts, chat.usage);
         let playback = if breaks { playback.break_off(&chat.dice) } else { playback };
-        Ok(playback.into_stream())
+        Ok(playback.into_stream().with(self.rate_limits()))
     }
 
     async fn admit_chat(&self, body: &ChatBody) -> Result<Admitted> {

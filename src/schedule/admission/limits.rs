@@ -5,22 +5,35 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use super::Admission;
+use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::schedule::ORIGIN;
-use crate::schedule::rate::Rates;
+use crate::schedule::estimate::{Estimator, OutputCount};
+use crate::schedule::rate::{Limit, MOST_LIMITS, Rates};
 
-/// What may go upstream per minute.
+/// What may go upstream within a time.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
     rpm: Option<u32>,
     tpm: Option<u32>,
+    others: Vec<Limit>,
     burst: Duration,
     pub(super) reply_tokens: u32,
+    output: OutputCount,
+    trust_headers: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rpm: None, tpm: None, burst: Duration::from_secs(1), reply_tokens: 512 }
+        Self {
+            rpm: None,
+            tpm: None,
+            others: Vec::new(),
+            burst: Duration::from_secs(1),
+            reply_tokens: 512,
+            output: OutputCount::Predicted,
+            trust_headers: true,
+        }
     }
 }
 
@@ -36,37 +49,87 @@ impl Admission {
     ///
     /// A call reserves an estimate when it starts, and the reservation is put right when the provider has counted
     /// ([`Outcome::charged_tokens`](crate::schedule::Outcome::charged_tokens)). A call whose prompt and output limit are above this
-    /// one is refused; an answer without a limit is guessed to fit.
+    /// one is refused; an answer whose length is predicted is guessed to fit.
     #[must_use]
     pub fn tpm(mut self, tokens: u32) -> Self {
         self.limits.tpm = Some(tokens);
         self
     }
 
+    /// One limit more, of requests, input tokens, output tokens, tokens or dollars; all hold at once, and a call starts
+    /// when all let it. At most 6, [`tpm`](Self::tpm) included.
+    ///
+    /// ```
+    /// use sluicegate::schedule::{Admission, Limit};
+    ///
+    /// let admission = Admission::new()
+    ///     .rpm(500)
+    ///     .limit(Limit::requests(20).per_second())
+    ///     .limit(Limit::dollars(10.0).per_day());
+    /// assert_eq!(admission.to_string(), "500 rpm, 20 requests per second, $10.00 per day, queue 10000");
+    /// ```
+    #[must_use]
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.limits.others.push(limit);
+        self
+    }
+
     /// How much of the limits per minute may be used at once after a pause; above zero, at most a minute. Default one
-    /// second's worth, and never less than one request.
+    /// second's worth, and never less than one request. Limits per another time up to a minute use the same share of
+    /// theirs, unless they have a [`burst`](Limit::burst) of their own.
     ///
     /// Any 60 s hold at most the limit and one burst, so a longer burst starts faster and is likelier to meet the
     /// provider's own limit, which many enforce over spans shorter than a minute. A call of more tokens than the burst
-    /// starts when the bucket is full and leaves a debt, so the limit holds over time.
+    /// starts when the bucket is full and leaves a debt, so the limit holds over time. What a call gives back has room in
+    /// the bucket only as far as it was not full since: where calls reserve much more than they use, a burst of a few
+    /// times the largest reservation (and below the provider's own) uses the limit best.
     #[must_use]
     pub fn burst(mut self, worth: Duration) -> Self {
         self.limits.burst = worth;
         self
     }
 
-    /// The first guess of an answer's tokens when a request sets no limit; at least 1. Default 512, a longish
-    /// paragraph. It is a start only: the average of the answers takes over.
+    /// The first guess of an answer's tokens, until calls of this model and kind have been answered; at least 1. Default
+    /// 512, a longish paragraph. It is a start only: what was answered takes over.
     #[must_use]
     pub fn reply_tokens(mut self, tokens: u32) -> Self {
         self.limits.reply_tokens = tokens;
         self
     }
+
+    /// What a call reserves for its answer. Default [`OutputCount::Predicted`]; a provider that reserves `max_tokens` when
+    /// it admits a call wants [`OutputCount::Limit`].
+    #[must_use]
+    pub fn count_output(mut self, output: OutputCount) -> Self {
+        self.limits.output = output;
+        self
+    }
+
+    /// Whether the provider's `x-ratelimit-*` headers correct the limits per minute. Default true.
+    ///
+    /// Its limit replaces the one set here, a lower as well as a higher one (a higher one only with a reset time beside
+    /// it, which tells a limit per minute from one per day), and what it has left is believed when that is less than is
+    /// known here: somebody else uses the same key. They correct the limit by model or of the model's group; otherwise the
+    /// plain one, as long as all models state the same. Limits by tenant, of input, output or dollars, and per another
+    /// time are never corrected.
+    ///
+    /// Switch it off where a limit is lower than the provider's on purpose: as a share of several, or to save. A 429 closes
+    /// the gate for its model or group all the same, unless no rate is set at all.
+    #[must_use]
+    pub fn trust_headers(mut self, trust: bool) -> Self {
+        self.limits.trust_headers = trust;
+        self
+    }
+
+    /// What guesses the tokens of a request.
+    pub(in crate::schedule) fn estimator(&self) -> Estimator {
+        Estimator::new(self.limits.reply_tokens, self.limits.output)
+    }
 }
 
 impl Limits {
     /// The rates, full, from this moment on.
-    pub(super) fn start(&self, started: Instant) -> Result<Rates> {
+    pub(super) fn start(&self, env: &Env, started: Instant) -> Result<Rates> {
         let refuse = |setting, value: &dyn fmt::Display, remedy| Error::config(ORIGIN, setting, value, remedy);
         let per_minute = |setting, limit: Option<u32>| match limit.map(NonZeroU32::new) {
             Some(None) => Err(refuse(setting, &0, "allow at least 1 per minute, or leave it out for no limit")),
@@ -80,12 +143,19 @@ impl Limits {
         if self.reply_tokens == 0 {
             return Err(refuse("reply_tokens", &0, "guess at least 1 token per answer, or leave it out for 512"));
         }
-        Ok(Rates::new(rpm, tpm, self.burst, started))
+        let tpm = tpm.map(|tpm| Limit::tokens(u64::from(tpm.get())).named("Admission::tpm"));
+        let limits: Vec<_> = tpm.into_iter().chain(self.others.iter().cloned()).collect();
+        if limits.len() > MOST_LIMITS {
+            return Err(refuse("limits", &limits.len(), "set at most 6 limits, tpm included"));
+        }
+        limits.iter().try_for_each(Limit::check)?;
+        Ok(Rates::new(rpm, limits, self.burst, self.trust_headers, env, started))
     }
 
     /// What is limited, in words.
     pub(super) fn told(&self) -> impl Iterator<Item = String> {
         let requests = self.rpm.map(|requests| format!("{requests} rpm"));
-        requests.into_iter().chain(self.tpm.map(|tokens| format!("{tokens} tpm")))
+        let tokens = self.tpm.map(|tokens| format!("{tokens} tpm"));
+        requests.into_iter().chain(tokens).chain(self.others.iter().map(ToString::to_string))
     }
 }

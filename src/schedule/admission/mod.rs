@@ -104,12 +104,8 @@ impl Admission {
         let limiter = self.concurrency.as_ref().map_or(Ok(Limiter::Unlimited), Concurrency::start)?;
         self.rules.check()?;
         let started = env.now();
-        let rates = self.limits.start(started)?;
+        let rates = self.limits.start(env, started)?;
         Ok(AdmissionGate::new(env, limiter, self.rules.clone(), rates, started))
-    }
-
-    pub(super) fn first_reply_tokens(&self) -> u32 {
-        self.limits.reply_tokens
     }
 }
 

@@ -1,59 +1,78 @@
-//! Two rates: requests per minute on governor, tokens per minute in a bucket that can lend and take back.
-//!
-//! Both see the same instant, given to them as nanoseconds since the start: a decision is made for one moment, and a
-//! clock that goes backwards is a clock that stands still.
+//! What may go upstream within a time: several limits at once, taken in one step, put right at the end.
 //!
 //! A job is resolved once, when it enters, into what it asks for ([`Ask`]); then the rates give all of it or nothing
 //! ([`Rates::take`]), and are told how the call ended ([`Rates::settle`]) or that it never began ([`Rates::undo`]).
+//!
+//! All see the same instant, given to them as nanoseconds since the start: a decision is made for one moment, and a clock
+//! that goes backwards is a clock that stands still.
+//!
+//! The parts: `ask` what a job takes, `limit` a limit as it is set, `meter` what keeps it (`bucket` up to a minute, `rolling` beyond), `request`
+//! the plain requests per minute on governor, `group` the models and which limits they are under, `correct` the
+//! provider's word, `closed` the gate that a 429 closes.
 
-use std::cell::Cell;
+mod ask;
+mod bucket;
+mod closed;
+mod correct;
+mod group;
+mod limit;
+mod meter;
+mod request;
+mod rolling;
+#[cfg(test)]
+mod tests;
+
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
+pub(super) use ask::Ask;
+pub use limit::{Limit, LimitKey};
 
-use super::{Job, ORIGIN, Outcome};
-use crate::env::after;
-use crate::error::{Error, Result};
+use super::permit::Spent;
+use super::{Job, Outcome};
+use crate::env::{Env, after};
+use crate::error::Result;
+use crate::types::RateLimits;
+use ask::{Limited, of};
+use closed::ClosedGates;
+use correct::{Owner, Report, Trust};
+use group::Models;
+use limit::Measure;
+use meter::{Mark, Meters};
+use request::RequestRate;
 
-const MINUTE_NANOS: u64 = 60_000_000_000;
+const MINUTE: u64 = 60_000_000_000;
 
-/// The rates of one gate, either, both or none of them set.
+/// Limits at once, those of requests per minute not counted.
+pub(super) const MOST_LIMITS: usize = 6;
+
+/// The rates of one gate, all, some or none of them set.
 #[derive(Debug)]
 pub(super) struct Rates {
+    env: Env,
     started: Instant,
+    /// The latest moment that was seen.
+    seen: u64,
     requests: Option<RequestRate>,
-    tokens: Option<TokenRate>,
+    limits: Vec<Limited>,
+    models: Models,
+    /// Whether any limit is by tenant.
+    by_tenant: bool,
+    closed: ClosedGates,
+    trust_headers: bool,
     /// Tokens of the calls in flight.
     reserved: u64,
-}
-
-/// What a job takes from the rates.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ask {
-    input: u64,
-    tokens: u64,
-}
-
-#[cfg(test)]
-impl Ask {
-    pub(super) fn of(tokens: u64) -> Self {
-        Self { input: tokens, tokens }
-    }
-
-    pub(super) fn tokens(self) -> u64 {
-        self.tokens
-    }
 }
 
 /// What a start took, needed to put it right later.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Debit {
     ask: Ask,
-    fill: u64,
+    /// When it started.
+    at: u64,
+    /// How many requests were taken by then.
+    requests: i64,
+    marks: [Mark; MOST_LIMITS],
 }
 
 /// Why a job cannot start now.
@@ -66,16 +85,38 @@ pub(super) struct Held {
 }
 
 impl Rates {
-    /// Full buckets. `burst` is how much of a minute's worth may be used at once.
-    pub(super) fn new(rpm: Option<NonZeroU32>, tpm: Option<NonZeroU32>, burst: Duration, started: Instant) -> Self {
-        let requests = rpm.map(|rpm| RequestRate::new(rpm, burst));
-        let tokens = tpm.map(|tpm| TokenRate::new(tpm, burst));
-        Self { started, requests, tokens, reserved: 0 }
+    /// Full buckets. `burst` is how much of a minute's worth may be used at once. At most [`MOST_LIMITS`] limits count.
+    pub(super) fn new(
+        rpm: Option<NonZeroU32>,
+        limits: Vec<Limit>,
+        burst: Duration,
+        trust_headers: bool,
+        env: &Env,
+        started: Instant,
+    ) -> Self {
+        let limited = |limit: Limit| {
+            let (models, meters) = (limit.patterns(), Meters::new(&limit, burst));
+            Limited { limit, models, meters, owner: Owner::default() }
+        };
+        let limits: Vec<_> = limits.into_iter().take(MOST_LIMITS).map(limited).collect();
+        let tenants = [Some(LimitKey::Tenant), Some(LimitKey::TenantAndModel)];
+        Self {
+            env: env.clone(),
+            started,
+            seen: 0,
+            requests: rpm.map(|rpm| RequestRate::new(rpm, burst)),
+            models: Models::new(env.bits()),
+            by_tenant: limits.iter().any(|limited| tenants.contains(&limited.limit.by)),
+            limits,
+            closed: ClosedGates::default(),
+            trust_headers,
+            reserved: 0,
+        }
     }
 
-    /// Whether any rate is set, so that the time matters.
+    /// Whether the time matters: a rate is set, or the provider may say to wait.
     pub(super) fn is_limited(&self) -> bool {
-        self.requests.is_some() || self.tokens.is_some()
+        self.trust_headers || self.requests.is_some() || !self.limits.is_empty()
     }
 
     /// Tokens of the calls in flight.
@@ -86,321 +127,145 @@ impl Rates {
     /// What this job takes.
     ///
     /// # Errors
-    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for one above a limit, which could never start.
-    pub(super) fn ask(&self, job: &Job<'_>) -> Result<Ask> {
-        // Sums of reservations must not overflow, whatever a job claims.
-        let (input, mut tokens) = (job.input_tokens, job.total_tokens().min(1 << 40));
-        let most = self.tokens.as_ref().map_or(u64::MAX, |rate| rate.per_minute);
-        if job.output_is_guess {
-            // Whoever asks for no more than the limit must not be kept out for ever by what others were answered.
-            tokens = tokens.min(most.max(input.min(tokens)));
-        }
-        if tokens > most {
-            let remedy = format!(
-                "above the limit of {most} tokens per minute, so it can never start; shorten the prompt, set a lower \
-                 output limit, or raise Admission::tpm"
-            );
-            return Err(Error::invalid(ORIGIN, "tokens", tokens, &remedy));
-        }
-        Ok(Ask { input, tokens })
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for one above a limit, which could never start, and for a
+    /// model without a price where dollars are limited.
+    pub(super) fn ask(&mut self, job: &Job<'_>) -> Result<Ask> {
+        let model = self.models.get(job.model, &self.limits, self.env.prices());
+        let tenant = if self.by_tenant { self.models.tenant(job.tenant) } else { 0 };
+        Ask::resolve(job, model, tenant, &mut self.limits)
     }
 
     /// Takes all that is asked, or nothing and says when to ask again.
     pub(super) fn take(&mut self, ask: Ask, now: Instant) -> std::result::Result<Debit, Held> {
         let at = self.nanos(now);
-        // Tokens are only looked at first: governor cannot give a request back.
-        let tokens = self.tokens.as_mut().map_or(Ok(()), |rate| rate.ready(ask.tokens, at));
-        let taken = tokens.and_then(|()| self.requests.as_mut().map_or(Ok(()), |rate| rate.take(at)));
-        taken.map_err(|ready| Held { until: self.instant(ready), all: true })?;
-        let fill = self.tokens.as_mut().map_or(0, |rate| rate.take(ask.tokens));
-        self.reserved += ask.tokens;
-        Ok(Debit { ask, fill })
+        self.look(&ask, at)?;
+        let mut debit = Debit { ask, at, requests: 0, marks: [Mark::default(); MOST_LIMITS] };
+        // Last, because governor cannot give a request back.
+        if let Some(rate) = &mut self.requests {
+            let held = |ready| Held { until: after(self.started, Duration::from_nanos(ready)), all: true };
+            debit.requests = rate.take(at).map_err(held)?;
+        }
+        for (place, limited) in of(&mut self.limits, &ask.model) {
+            let key = limited.key(&ask);
+            debit.marks[place] = limited.meters.of(key, at).take(ask.amount(limited.limit.measure));
+        }
+        self.closed.passed(ask.model.gate, at);
+        self.reserved += ask.total();
+        Ok(debit)
+    }
+
+    /// Whether all but the plain requests are ready.
+    fn look(&mut self, ask: &Ask, at: u64) -> std::result::Result<(), Held> {
+        let (mut everybody, mut some) = (0, 0);
+        if let Err(ready) = self.closed.pass(ask.model.gate, at) {
+            *if self.models.is_one() { &mut everybody } else { &mut some } = ready;
+        }
+        for (_, limited) in of(&mut self.limits, &ask.model) {
+            let shares = limited.meters.is_keyed() || limited.models.is_some();
+            let key = limited.key(ask);
+            if let Err(ready) = limited.meters.of(key, at).reach(ask.amount(limited.limit.measure), false, at) {
+                let held = if shares { &mut some } else { &mut everybody };
+                *held = ready.max(*held);
+            }
+        }
+        match (everybody, some) {
+            (0, 0) => Ok(()),
+            (0, ready) => Err(Held { until: self.instant(ready), all: false }),
+            // What holds only some back is asked about when everybody may go.
+            (ready, _) => Err(Held { until: self.instant(ready), all: true }),
+        }
     }
 
     /// The earliest moment at which this could start if nobody else did and all that is reserved now were given back;
     /// `None` when that is now.
     pub(super) fn earliest(&mut self, ask: Ask, now: Instant) -> Option<Instant> {
-        let (at, reserved) = (self.nanos(now), self.reserved);
-        let tokens = self.tokens.as_mut().and_then(|rate| rate.reach(ask.tokens, reserved, at).err()).unwrap_or(0);
-        let requests = self.requests.as_ref().map_or(0, |rate| rate.not_before);
-        let ready = tokens.max(requests);
+        let at = self.nanos(now);
+        let mut ready = self.requests.as_ref().map_or(0, |rate| rate.not_before);
+        ready = ready.max(self.closed.pass(ask.model.gate, at).err().unwrap_or(0));
+        for (_, limited) in of(&mut self.limits, &ask.model) {
+            let key = limited.key(&ask);
+            let reach = limited.meters.of(key, at).reach(ask.amount(limited.limit.measure), true, at);
+            ready = ready.max(reach.err().unwrap_or(0));
+        }
         (ready > at).then(|| self.instant(ready))
     }
 
     /// Puts a debit right when the call has ended; `None`: it was abandoned.
     pub(super) fn settle(&mut self, debit: Debit, outcome: Option<&Outcome<'_>>, now: Instant) {
-        let charged = outcome.map_or(0, |outcome| outcome.charge(debit.ask.input, debit.ask.tokens));
-        self.put_right(debit, charged, now);
-    }
-
-    fn put_right(&mut self, debit: Debit, charged: u64, now: Instant) {
         let at = self.nanos(now);
-        self.reserved -= debit.ask.tokens;
-        if let Some(rate) = &mut self.tokens {
-            rate.settle(debit, charged, at);
+        let ask = &debit.ask;
+        let spent = outcome.map_or(Spent::default(), |outcome| outcome.spent(ask.input, ask.output));
+        let usage = outcome.and_then(|outcome| outcome.usage);
+        self.put_right(&debit, at, |limited| limited.used(ask, &spent, usage));
+        let error = outcome.map(|outcome| outcome.error);
+        self.closed.ended(ask.model.gate, debit.at, error, at);
+        if let Some(outcome) = outcome
+            && let Some(limits) = outcome.limits
+            && self.trust_headers
+        {
+            let age = u64::try_from(outcome.limits_age.as_nanos()).unwrap_or(u64::MAX);
+            self.correct(&debit, limits, at.saturating_sub(age), at);
         }
     }
 
-    /// Gives back all that was taken for a call that never began, the request too. The request is worth something at
-    /// this moment only: whoever starts now may have it, but kept for later a minute could hold more than the limit.
+    fn put_right(&mut self, debit: &Debit, at: u64, used: impl Fn(&Limited) -> u64) {
+        let ask = &debit.ask;
+        self.reserved -= ask.total();
+        for (place, limited) in of(&mut self.limits, &ask.model) {
+            let (key, used) = (limited.key(ask), used(limited));
+            limited.meters.of(key, at).settle(debit.marks[place], ask.amount(limited.limit.measure), used, at);
+        }
+    }
+
+    /// Gives back all that was taken for a call that never began, the request too.
     pub(super) fn undo(&mut self, debit: Debit, now: Instant) {
-        self.settle(debit, None, now);
         let at = self.nanos(now);
+        self.put_right(&debit, at, |_| 0);
+        self.closed.ended(debit.ask.model.gate, debit.at, None, at);
         if let Some(rate) = &mut self.requests {
-            rate.spare(at);
+            rate.undo(at);
         }
     }
 
-    fn nanos(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+    /// Follows what the provider said when it was heard. It speaks of one limit of requests and one of tokens per minute:
+    /// the model's own or its group's, otherwise the plain one.
+    fn correct(&mut self, debit: &Debit, limits: &RateLimits, heard: u64, at: u64) {
+        let (ask, model) = (&debit.ask, &debit.ask.model);
+        for measure in [Measure::Requests, Measure::Tokens] {
+            let Some(report) = Report::of(limits, measure, debit.at, heard) else { continue };
+            let fits = |limited: &Limited| {
+                limited.limit.measure == measure && limited.limit.period_nanos() == MINUTE && limited.is_spoken_of()
+            };
+            // Its own before the plain one.
+            let places = of(&mut self.limits, model).filter(|(_, limited)| fits(limited));
+            let found = places.map(|(place, limited)| (!limited.is_of_its_model(), place)).min();
+            if measure == Measure::Requests
+                && found.is_none_or(|(plain, _)| plain)
+                && let Some(rate) = &mut self.requests
+            {
+                rate.correct(&report, model.id, debit.requests, at);
+                continue;
+            }
+            let Some((plain, place)) = found else { continue };
+            let limited = &mut self.limits[place];
+            let key = limited.key(ask);
+            let trust = if plain { limited.owner.trust(model.id, &report) } else { Trust::Follow };
+            let meter = limited.meters.of(key, at);
+            match trust {
+                Trust::Follow => meter.correct(&report, debit.marks[place], at),
+                Trust::Restore => meter.restore(),
+                Trust::Ignore => {}
+            }
+        }
+    }
+
+    fn nanos(&mut self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.started).as_nanos();
+        self.seen = self.seen.max(u64::try_from(passed).unwrap_or(u64::MAX / 4).min(u64::MAX / 4));
+        self.seen
     }
 
     fn instant(&self, nanos: u64) -> Instant {
         after(self.started, Duration::from_nanos(nanos))
-    }
-}
-
-/// The instant that governor is asked about.
-#[derive(Debug, Default)]
-struct At(Cell<u64>);
-
-impl Clock for At {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.get())
-    }
-}
-
-/// Requests per minute: governor's cell rate (GCRA), so any 60 s hold at most the limit and one burst.
-#[derive(Debug)]
-struct RequestRate {
-    limiter: RateLimiter<NotKeyed, InMemoryState, At, NoOpMiddleware<Duration>>,
-    /// No request can start before; what the last refusal said.
-    not_before: u64,
-    /// How many requests were taken and not made, and when they were given back.
-    spare: (u64, u64),
-}
-
-impl RequestRate {
-    fn new(per_minute: NonZeroU32, burst: Duration) -> Self {
-        let burst = share(per_minute, burst).clamp(1, u64::from(u32::MAX));
-        let burst = u32::try_from(burst).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-        // Rounded up: `Quota::per_minute` rounds the interval down, which lets a high limit be exceeded.
-        let interval = MINUTE_NANOS.div_ceil(u64::from(per_minute.get()));
-        let quota = Quota::with_period(Duration::from_nanos(interval)).unwrap_or(Quota::per_minute(per_minute));
-        Self {
-            limiter: RateLimiter::direct_with_clock(quota.allow_burst(burst), At::default()),
-            not_before: 0,
-            spare: (0, 0),
-        }
-    }
-
-    fn take(&mut self, at: u64) -> std::result::Result<(), u64> {
-        if let (spare @ 1.., when) = self.spare
-            && when == at
-        {
-            self.spare.0 = spare - 1;
-            return Ok(());
-        }
-        self.limiter.clock().0.set(at);
-        self.limiter.check().map_err(|refusal| {
-            self.not_before = u64::try_from(refusal.earliest_possible().as_nanos()).unwrap_or(u64::MAX);
-            self.not_before
-        })
-    }
-
-    fn spare(&mut self, at: u64) {
-        let (spare, when) = self.spare;
-        self.spare = (if when == at { spare + 1 } else { 1 }, at);
-    }
-}
-
-/// Tokens per minute: a bucket that refills evenly. A job takes its estimate at the start and puts it right at the end.
-///
-/// A job larger than the bucket starts when the bucket is full and leaves a debt, so the rate holds over time and any
-/// 60 s hold at most the limit and the larger of one burst and one such job.
-///
-/// Levels are in 60-billionths of a token: one nanosecond adds exactly `per_minute` of them, and nothing is rounded.
-#[derive(Debug)]
-struct TokenRate {
-    per_minute: u64,
-    capacity: i128,
-    level: i128,
-    seen: u64,
-    /// How often the bucket was seen full. A debit made before the bucket was full again is forgotten: without it, the
-    /// bucket would be no fuller now, so it is worth no refund.
-    fill: u64,
-}
-
-impl TokenRate {
-    fn new(per_minute: NonZeroU32, burst: Duration) -> Self {
-        let capacity = units(share(per_minute, burst).max(1));
-        Self { per_minute: u64::from(per_minute.get()), capacity, level: capacity, seen: 0, fill: 0 }
-    }
-
-    fn refill(&mut self, at: u64) {
-        let passed = at.saturating_sub(self.seen);
-        self.seen = self.seen.max(at);
-        self.add(i128::from(passed) * i128::from(self.per_minute));
-    }
-
-    fn add(&mut self, amount: i128) {
-        self.level = (self.level + amount).min(self.capacity);
-        if self.level == self.capacity {
-            self.fill += 1;
-        }
-    }
-
-    /// Whether so many tokens can be taken now, or when.
-    fn ready(&mut self, tokens: u64, at: u64) -> std::result::Result<(), u64> {
-        self.reach(tokens, 0, at)
-    }
-
-    /// The same, if so many tokens were given back at once.
-    fn reach(&mut self, tokens: u64, refund: u64, at: u64) -> std::result::Result<(), u64> {
-        self.refill(at);
-        let missing = units(tokens).min(self.capacity) - self.level - units(refund);
-        if missing <= 0 {
-            return Ok(());
-        }
-        let rate = i128::from(self.per_minute);
-        let wait = u64::try_from((missing + rate - 1) / rate).unwrap_or(u64::MAX);
-        Err(self.seen.saturating_add(wait))
-    }
-
-    /// Takes what [`ready`](Self::ready) has just allowed.
-    fn take(&mut self, tokens: u64) -> u64 {
-        self.level -= units(tokens);
-        self.fill
-    }
-
-    fn settle(&mut self, debit: Debit, tokens: u64, at: u64) {
-        self.refill(at);
-        // A provider that reports nonsense may cost a minute at most.
-        let tokens = tokens.min(self.per_minute.max(debit.ask.tokens));
-        if tokens > debit.ask.tokens {
-            self.level -= units(tokens - debit.ask.tokens);
-        } else if debit.fill == self.fill {
-            self.add(units(debit.ask.tokens - tokens));
-        }
-    }
-}
-
-fn units(tokens: u64) -> i128 {
-    i128::from(tokens) * i128::from(MINUTE_NANOS)
-}
-
-/// This much of a minute's worth, rounded down.
-fn share(per_minute: NonZeroU32, burst: Duration) -> u64 {
-    let share = u128::from(per_minute.get()).saturating_mul(burst.as_nanos()) / u128::from(MINUTE_NANOS);
-    u64::try_from(share).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[allow(clippy::disallowed_methods, reason = "any instant will do as the start")]
-    fn rates(rpm: u32, tpm: u32, burst: Duration) -> (Rates, Instant) {
-        let started = Instant::now();
-        (Rates::new(NonZeroU32::new(rpm), NonZeroU32::new(tpm), burst, started), started)
-    }
-
-    #[test]
-    fn a_refund_gives_back_exactly_what_was_taken() {
-        let (mut rates, now) = rates(0, 60_000, SECOND);
-        let debit = rates.take(Ask::of(1_000), now).unwrap();
-        assert!(rates.take(Ask::of(1), now).is_err());
-        rates.put_right(debit, 0, now);
-        let debit = rates.take(Ask::of(1_000), now).unwrap();
-        rates.put_right(debit, 400, now);
-        assert!(rates.take(Ask::of(601), now).is_err());
-        assert!(rates.take(Ask::of(600), now).is_ok());
-    }
-
-    #[test]
-    fn a_refund_after_the_bucket_was_full_again_is_worth_nothing() {
-        let (mut rates, now) = rates(0, 60_000, SECOND);
-        let early = rates.take(Ask::of(1_000), now).unwrap();
-        let later = now + SECOND;
-        rates.take(Ask::of(1_000), later).unwrap();
-        rates.put_right(early, 0, later);
-        assert!(rates.take(Ask::of(1), later).is_err(), "a window would hold more than the limit and a burst");
-    }
-
-    #[test]
-    fn an_underestimate_is_paid_back_and_nonsense_costs_a_minute_at_most() {
-        let (mut rates, now) = rates(0, 60_000, SECOND);
-        let debit = rates.take(Ask::of(1_000), now).unwrap();
-        rates.put_right(debit, 3_000, now);
-        assert_eq!(rates.take(Ask::of(1_000), now).unwrap_err().until, now + 3 * SECOND);
-        let (mut rates, now) = self::rates(0, 60_000, SECOND);
-        let debit = rates.take(Ask::of(1_000), now).unwrap();
-        rates.put_right(debit, u64::MAX, now);
-        assert_eq!(rates.take(Ask::of(1_000), now).unwrap_err().until, now + 60 * SECOND);
-    }
-
-    #[test]
-    fn a_job_larger_than_the_bucket_starts_when_it_is_full_and_leaves_a_debt() {
-        let (mut rates, now) = rates(0, 60_000, SECOND);
-        rates.take(Ask::of(1), now).unwrap();
-        let start = rates.take(Ask::of(5_000), now).unwrap_err().until;
-        assert_eq!(start, now + Duration::from_millis(1));
-        rates.take(Ask::of(5_000), start).unwrap();
-        assert_eq!(rates.take(Ask::of(1_000), start).unwrap_err().until, start + 5 * SECOND);
-    }
-
-    #[test]
-    fn a_request_is_not_spent_when_tokens_are_missing() {
-        let (mut rates, now) = rates(1, 60_000, SECOND);
-        let debit = rates.take(Ask::of(1_000), now).unwrap();
-        assert!(rates.take(Ask::of(1), now).is_err());
-        rates.undo(debit, now);
-        assert!(rates.take(Ask::of(1), now).is_ok(), "the one request was still there");
-        assert_eq!(rates.take(Ask::of(1), now).unwrap_err().until, now + 60 * SECOND);
-        assert_eq!(rates.earliest(Ask::of(1), now), Some(now + 60 * SECOND));
-    }
-
-    #[test]
-    fn a_clock_that_goes_backwards_stands_still() {
-        let (mut rates, now) = rates(60, 60_000, SECOND);
-        let later = now + 10 * SECOND;
-        rates.take(Ask::of(1_000), later).unwrap();
-        assert_eq!(rates.take(Ask::of(1_000), now).unwrap_err().until, later + SECOND);
-        assert!(rates.take(Ask::of(1_000), later + SECOND).is_ok());
-    }
-
-    proptest! {
-        /// Any 60 s hold at most the limit and one burst (tokens: or one job larger than it), and a backlog uses 95 %.
-        #[test]
-        fn no_minute_holds_more(
-            rpm in 1_u32..3_000,
-            tpm in 1_000_u32..100_000,
-            burst in 1_u64..60_000,
-            jobs in prop::collection::vec((0_u64..3_000, 1_u64..1_000), 1..400),
-        ) {
-            let (mut rates, start) = rates(rpm, tpm, Duration::from_millis(burst));
-            let (mut now, mut taken, mut largest) = (start, Vec::new(), 0);
-            for (pause, tokens) in jobs {
-                now += Duration::from_millis(pause);
-                while let Err(Held { until: ready, .. }) = rates.take(Ask::of(tokens), now) {
-                    prop_assert!(ready > now);
-                    now = ready;
-                }
-                largest = largest.max(tokens);
-                taken.push((now, tokens));
-            }
-            let bursts = |limit: u32| (u64::from(limit) * burst / 60_000).max(1);
-            for (i, (from, _)) in taken.iter().enumerate() {
-                let window = taken[i..].iter().take_while(|(at, _)| *at <= *from + 60 * SECOND);
-                let (count, tokens) = window.fold((0, 0), |(count, sum), (_, tokens)| (count + 1, sum + tokens));
-                prop_assert!(count <= u64::from(rpm) + bursts(rpm));
-                prop_assert!(tokens <= u64::from(tpm) + bursts(tpm).max(largest));
-            }
-        }
     }
 }

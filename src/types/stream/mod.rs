@@ -3,6 +3,7 @@
 mod assemble;
 mod chunk;
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use futures_util::{StreamExt, stream};
 pub use assemble::Assembler;
 pub use chunk::{ChatChunk, ChunkChoice, Delta, FunctionCallDelta, ToolCallDelta};
 
-use super::{ChatResponse, Trace, Usage};
+use super::{ChatResponse, Extensions, Trace, Usage};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a stream yields.
@@ -68,12 +69,14 @@ type Events = Pin<Box<dyn Stream<Item = Result<StreamEvent>> + Send>>;
 pub struct ChatStream {
     events: Option<Events>,
     trace: Trace,
+    // Boxed: few streams carry any, and every layer moves the stream.
+    extensions: Option<Box<Extensions>>,
 }
 
 impl ChatStream {
     /// A stream of these events. Items after the first finish or error are never polled for.
     pub fn new(events: impl Stream<Item = Result<StreamEvent>> + Send + 'static) -> Self {
-        Self { events: Some(Box::pin(events)), trace: Trace::default() }
+        Self { events: Some(Box::pin(events)), trace: Trace::default(), extensions: None }
     }
 
     /// A stream that only fails.
@@ -116,6 +119,28 @@ impl ChatStream {
         self
     }
 
+    /// A fact that a layer or provider tells at the opening, such as [`RateLimits`](super::RateLimits).
+    pub fn extension<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.extensions.as_ref()?.get()
+    }
+
+    /// Tells a fact at the opening, replacing one of the same type.
+    #[must_use]
+    pub fn with<T: Any + Send + Sync>(mut self, fact: T) -> Self {
+        self.extensions.get_or_insert_default().insert(fact);
+        self
+    }
+
+    /// Takes what was known at the opening, for a layer that makes other events of these.
+    pub(crate) fn opening(&mut self) -> Self {
+        Self { events: None, trace: self.trace, extensions: self.extensions.take() }
+    }
+
+    /// Puts these events behind an [`opening`](Self::opening).
+    pub(crate) fn carrying(self, events: impl Stream<Item = Result<StreamEvent>> + Send + 'static) -> Self {
+        Self { events: Some(Box::pin(events)), ..self }
+    }
+
     /// The next event; `None` after the finish or the error. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<StreamEvent>> {
         StreamExt::next(self).await
@@ -124,28 +149,25 @@ impl ChatStream {
     /// Keeps `guard` until the stream has ended, failed or is dropped: a permit rides it to its end.
     #[must_use]
     pub fn hold(self, guard: impl Send + Unpin + 'static) -> Self {
-        let trace = self.trace;
         let mut inner = self;
         let mut guard = Some(guard);
-        Self::new(stream::poll_fn(move |cx| {
+        inner.opening().carrying(stream::poll_fn(move |cx| {
             let event = ready!(inner.poll_next_unpin(cx));
             if !matches!(event, Some(Ok(StreamEvent::Chunk(_)))) {
                 drop(guard.take());
             }
             Poll::Ready(event)
         }))
-        .with_trace(trace)
     }
 
     /// Lets a layer look at every event on its way out, and add to the finish.
     #[must_use]
     pub fn inspect(self, mut look: impl FnMut(&mut Result<StreamEvent>) + Send + 'static) -> Self {
-        let trace = self.trace;
-        Self::new(self.map(move |mut event| {
+        let mut inner = self;
+        inner.opening().carrying(inner.map(move |mut event| {
             look(&mut event);
             event
         }))
-        .with_trace(trace)
     }
 
     /// Reads the stream to its end and puts the answer together.

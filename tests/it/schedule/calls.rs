@@ -59,7 +59,8 @@ async fn refusals_of_the_provider_cost_no_tokens() {
     let gate = gate(Admission::new().tpm(60_000));
     let llm = wrap(&client, &gate);
     assert!(llm.chat(request().max_tokens(990)).await.is_err());
-    let whole = Job::new("m").tokens(1_000, 0);
+    // Of another model: the refusal closes the gate for its own.
+    let whole = Job::new("other").tokens(1_000, 0);
     assert!(gate.admit(&whole).now_or_never().is_some_and(|permit| permit.is_ok()));
 }
 

@@ -1,0 +1,111 @@
+//! The models, and which limits each is under.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::ask::Limited;
+use super::limit::LimitKey;
+use crate::types::{Price, PriceTable};
+
+/// Models known by name at most. Those beyond are looked up each time, and share one gate that a 429 closes.
+const KNOWN: usize = 256;
+const STRANGERS: u32 = u32::MAX;
+/// Gates of quota groups are numbered from here.
+const GROUPS: u32 = 1 << 16;
+
+/// What the rates know of a model.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Model {
+    pub(super) id: u32,
+    /// Whose gate a 429 closes.
+    pub(super) gate: u32,
+    /// Which limits count it, a bit each.
+    pub(super) limits: u8,
+    pub(super) price: Option<Price>,
+    /// For limits by model.
+    pub(super) key: u64,
+}
+
+/// The models that were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Models {
+    known: HashMap<Arc<str>, Model>,
+    /// The one asked for last: nearly always the next one.
+    last: Option<(Arc<str>, Model)>,
+    seed: u64,
+}
+
+impl Models {
+    /// `seed` is for the keys, so that nobody can choose names that share one.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// This model, as the limits and the prices have it.
+    pub(super) fn get(&mut self, name: &str, limits: &[Limited], prices: &PriceTable) -> Model {
+        match &self.last {
+            Some((last, model)) if **last == *name => *model,
+            _ => self.find(name, limits, prices),
+        }
+    }
+
+    fn find(&mut self, name: &str, limits: &[Limited], prices: &PriceTable) -> Model {
+        if let Some((known, model)) = self.known.get_key_value(name) {
+            let model = *model;
+            self.last = Some((Arc::clone(known), model));
+            return model;
+        }
+        let room = self.known.len() < KNOWN;
+        let id = u32::try_from(self.known.len()).ok().filter(|_| room).unwrap_or(STRANGERS);
+        let model = self.model(name, id, limits, prices);
+        let name: Arc<str> = name.into();
+        if room {
+            self.known.insert(Arc::clone(&name), model);
+        }
+        self.last = Some((name, model));
+        model
+    }
+
+    fn model(&self, name: &str, id: u32, limits: &[Limited], prices: &PriceTable) -> Model {
+        let applies = |limited: &Limited| match &limited.models {
+            Some(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
+            None => true,
+        };
+        let mut bits = 0;
+        let mut gate = id;
+        for (place, limited) in limits.iter().enumerate().rev() {
+            if applies(limited) {
+                bits |= 1_u8 << place;
+                if limited.models.is_some() {
+                    gate = GROUPS + place as u32;
+                }
+            }
+        }
+        let key = hash(name, self.seed);
+        Model { id, gate, limits: bits, price: prices.get(name).copied(), key }
+    }
+
+    /// Whether no more than one was ever asked for.
+    pub(super) fn is_one(&self) -> bool {
+        self.known.len() <= 1
+    }
+
+    /// The key of a tenant; 0 for calls without one.
+    pub(super) fn tenant(&self, tenant: Option<&str>) -> u64 {
+        tenant.map_or(0, |tenant| hash(tenant, !self.seed))
+    }
+}
+
+/// Under which key of a limit a call of this model and tenant counts.
+pub(super) fn key(by: Option<LimitKey>, model: u64, tenant: u64) -> u64 {
+    match by {
+        None => 0,
+        Some(LimitKey::Model) => model,
+        Some(LimitKey::Tenant) => tenant,
+        Some(LimitKey::TenantAndModel) => model.rotate_left(32) ^ tenant,
+    }
+}
+
+fn hash(name: &str, seed: u64) -> u64 {
+    twox_hash::XxHash3_64::oneshot_with_seed(seed, name.as_bytes())
+}
