@@ -182,6 +182,13 @@ impl Core {
         self.let_in(None, now);
     }
 
+    /// The rates may allow more than they did.
+    #[cfg(feature = "redis")]
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        self.queue.reconsider();
+        self.let_in(None, now);
+    }
+
     fn adjust(&mut self, change: impl FnOnce(&mut Limiter)) {
         let before = self.limiter.limit();
         change(&mut self.limiter);

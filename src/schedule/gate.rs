@@ -16,6 +16,8 @@ use super::concurrency::Limiter;
 use super::decision::{Core, Grant, Verdict};
 use super::entry::Entry;
 use super::event::AdmissionEvent;
+#[cfg(feature = "redis")]
+use super::fleet::{Fleet, FleetStatus};
 use super::queue::Queue;
 use super::rate::Rates;
 use super::ticket::Ticket;
@@ -72,13 +74,19 @@ pub(super) struct Shared {
     /// Told when everything is over, while it drains.
     pub(super) idle: Notify,
     core: Mutex<Core>,
+    #[cfg(feature = "redis")]
+    fleet: Option<Fleet>,
 }
 
 impl AdmissionGate {
     pub(super) fn new(env: &Env, limiter: Limiter, rules: Rules, rates: Rates, started: Instant) -> Self {
+        #[cfg(feature = "redis")]
+        let mut rates = rates;
         let queue = Queue::new(rules.order.clone(), rules.shed.newest_first_after());
         let shared = Shared {
             env: env.clone(),
+            #[cfg(feature = "redis")]
+            fleet: rates.take_fleet(),
             started,
             closing: env.closing().child_token(),
             timed: rates.is_limited() || limiter.is_adaptive(),
@@ -89,6 +97,30 @@ impl AdmissionGate {
             rules,
         };
         Self(Arc::new(shared))
+    }
+
+    /// How the sharing goes, if the limits are [`shared`](super::Admission::shared).
+    #[cfg(feature = "redis")]
+    pub fn fleet(&self) -> Option<FleetStatus> {
+        self.0.fleet.as_ref().map(Fleet::status)
+    }
+
+    /// Joins the fleet, if it has not.
+    #[cfg(feature = "redis")]
+    fn join(&self) {
+        if let Some(fleet) = &self.0.fleet {
+            fleet.start(|| {
+                let shared = Arc::downgrade(&self.0);
+                Box::new(move || match shared.upgrade() {
+                    Some(shared) => {
+                        let now = shared.now();
+                        shared.change(|core| core.ask_again(now));
+                        true
+                    }
+                    None => false,
+                })
+            });
+        }
     }
 
     fn permit(&self, grant: Grant) -> Permit {
@@ -130,6 +162,8 @@ impl AdmissionGate {
 #[async_trait]
 impl Scheduler for AdmissionGate {
     async fn admit(&self, job: &Job<'_>) -> Result<Permit> {
+        #[cfg(feature = "redis")]
+        self.join();
         match self.0.enter(job)? {
             Entry::Admitted(grant) => Ok(self.permit(grant)),
             Entry::Queued(ticket) => self.wait(ticket, job.deadline).await,

@@ -70,13 +70,13 @@ pub struct ScheduleLayer(Source);
 
 #[derive(Debug)]
 enum Source {
-    Admission(Admission),
+    Admission(Box<Admission>),
     Custom(Arc<dyn Scheduler>),
 }
 
 impl From<Admission> for ScheduleLayer {
     fn from(admission: Admission) -> Self {
-        Self(Source::Admission(admission))
+        Self(Source::Admission(Box::new(admission)))
     }
 }
 

@@ -10,7 +10,8 @@
 //!
 //! The parts: `admission` holds the settings, `gate` the scheduler, `entry` what becomes of a job that asks, `decision` what
 //! the lock guards and what must hold, `ticket` a place in the queue, `queue` the order of those who wait, `pace` how fast it
-//! moves, `concurrency` how many may be in flight, `control` pausing and draining, `status` and `event` what can be seen, `rate` what is allowed per minute, `estimate` the guess of a
+//! moves, `concurrency` how many may be in flight, `control` pausing and draining, `status` and `event` what can be seen, `rate` what is allowed per minute,
+//! `fleet` what several processes are allowed together, `estimate` the guess of a
 //! request's tokens, `permit` what is handed out, `layer` the client around it; `sliding` a limit by key for a service's own
 //! endpoints.
 
@@ -21,6 +22,8 @@ mod decision;
 mod entry;
 mod estimate;
 mod event;
+#[cfg(feature = "redis")]
+mod fleet;
 mod gate;
 mod layer;
 mod pace;
@@ -41,6 +44,8 @@ pub use admission::{Admission, Shed};
 pub use concurrency::Concurrency;
 pub use estimate::OutputCount;
 pub use event::{AdmissionEvent, AdmissionEvents, Heard};
+#[cfg(feature = "redis")]
+pub use fleet::{FleetLimits, FleetMode, FleetStatus};
 pub use gate::AdmissionGate;
 pub use layer::ScheduleLayer;
 pub use permit::{Outcome, Permit, PermitGuard};

@@ -48,6 +48,8 @@ mod observe;
 mod one_flight;
 mod openai;
 mod prefix_stable_cost;
+#[cfg(feature = "redis")]
+mod quota_fleet;
 mod quota_used;
 #[cfg(feature = "redis")]
 mod redis;

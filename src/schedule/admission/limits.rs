@@ -9,6 +9,8 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::schedule::ORIGIN;
 use crate::schedule::estimate::{Estimator, OutputCount};
+#[cfg(feature = "redis")]
+use crate::schedule::fleet::FleetLimits;
 use crate::schedule::rate::{Limit, MOST_LIMITS, Rates};
 
 /// What may go upstream within a time.
@@ -21,6 +23,8 @@ pub(super) struct Limits {
     pub(super) reply_tokens: u32,
     output: OutputCount,
     trust_headers: bool,
+    #[cfg(feature = "redis")]
+    fleet: Option<FleetLimits>,
 }
 
 impl Default for Limits {
@@ -33,6 +37,8 @@ impl Default for Limits {
             reply_tokens: 512,
             output: OutputCount::Predicted,
             trust_headers: true,
+            #[cfg(feature = "redis")]
+            fleet: None,
         }
     }
 }
@@ -121,6 +127,23 @@ impl Admission {
         self
     }
 
+    /// Shares the limits up to a minute with all processes that name the same limits on the same Redis: together they use
+    /// them once. Of a longer limit each has its part, by
+    /// [`expected_processes`](crate::schedule::FleetLimits::expected_processes).
+    ///
+    /// A process takes leases of what it is about to use, so a busy one makes some tens of trips to Redis a second,
+    /// however many calls it makes, and an idle one makes one; the first call after a pause waits for one. Any stretch of a
+    /// limit's time sees at most the limit and one burst used by all together. Without Redis each process keeps to its
+    /// part. The provider's headers correct nothing here, but its 429 closes the gate of the process that met it. The
+    /// settings should be the same everywhere: where they differ, the lowest of each limit holds, and
+    /// [`FleetStatus::differing`](crate::schedule::FleetStatus::differing) says so.
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub fn shared(mut self, fleet: impl Into<FleetLimits>) -> Self {
+        self.limits.fleet = Some(fleet.into());
+        self
+    }
+
     /// What guesses the tokens of a request.
     pub(in crate::schedule) fn estimator(&self) -> Estimator {
         Estimator::new(self.limits.reply_tokens, self.limits.output)
@@ -144,11 +167,22 @@ impl Limits {
             return Err(refuse("reply_tokens", &0, "guess at least 1 token per answer, or leave it out for 512"));
         }
         let tpm = tpm.map(|tpm| Limit::tokens(u64::from(tpm.get())).named("Admission::tpm"));
-        let limits: Vec<_> = tpm.into_iter().chain(self.others.iter().cloned()).collect();
+        #[cfg(feature = "redis")]
+        let (rpm, plain) = if self.fleet.is_some() { (None, rpm) } else { (rpm, None) };
+        #[cfg(not(feature = "redis"))]
+        let plain = None;
+        // Shared, the plain limit of requests is one like the others.
+        let plain = plain.map(|rpm: NonZeroU32| Limit::requests(u64::from(rpm.get())).named("Admission::rpm"));
+        let limits: Vec<_> = tpm.into_iter().chain(plain).chain(self.others.iter().cloned()).collect();
         if limits.len() > MOST_LIMITS {
             return Err(refuse("limits", &limits.len(), "set at most 6 limits, tpm included"));
         }
         limits.iter().try_for_each(Limit::check)?;
+        #[cfg(feature = "redis")]
+        if let Some(fleet) = &self.fleet {
+            let rates = Rates::new(rpm, limits.clone(), self.burst, self.trust_headers, env, started);
+            return rates.share(fleet, &limits, self.burst);
+        }
         Ok(Rates::new(rpm, limits, self.burst, self.trust_headers, env, started))
     }
 
@@ -156,6 +190,9 @@ impl Limits {
     pub(super) fn told(&self) -> impl Iterator<Item = String> {
         let requests = self.rpm.map(|requests| format!("{requests} rpm"));
         let tokens = self.tpm.map(|tokens| format!("{tokens} tpm"));
-        requests.into_iter().chain(tokens).chain(self.others.iter().map(ToString::to_string))
+        let told = requests.into_iter().chain(tokens).chain(self.others.iter().map(ToString::to_string));
+        #[cfg(feature = "redis")]
+        let told = told.chain(self.fleet.iter().map(ToString::to_string));
+        told
     }
 }

@@ -212,7 +212,7 @@ impl Bucket {
 }
 
 /// So many nanoseconds' worth, rounded down to whole units; at least one.
-fn capacity(limit: u64, period: u64, burst: u64) -> i128 {
+pub(super) fn capacity(limit: u64, period: u64, burst: u64) -> i128 {
     let share = u128::from(limit) * u128::from(burst) / u128::from(period);
     i128::try_from(share.max(1)).unwrap_or(i128::MAX) * i128::from(period)
 }

@@ -8,6 +8,8 @@ use super::bucket::Bucket;
 use super::correct::Report;
 use super::limit::{Limit, LimitKey};
 use super::rolling::Rolling;
+#[cfg(feature = "redis")]
+use crate::schedule::fleet::Leased;
 
 /// Keys of one limit at most. Those beyond share one bucket, and whoever gets a bucket of his own later starts with what
 /// that one has left, so nobody gains by coming late.
@@ -27,11 +29,13 @@ pub(super) struct Mark {
     pub(super) taken: i64,
 }
 
-/// A bucket for periods up to a minute, a window for longer ones.
+/// A bucket for periods up to a minute, a window for longer ones, or leases of what a fleet shares.
 #[derive(Debug)]
 pub(super) enum Meter {
     Bucket(Bucket),
     Rolling(Rolling),
+    #[cfg(feature = "redis")]
+    Leased(Leased),
 }
 
 /// The meters of a limit.
@@ -53,10 +57,13 @@ impl Meters {
         let shared = if limit.is_rolling() {
             Meter::Rolling(Rolling::new(limit))
         } else {
-            let scaled = burst.as_nanos() * limit.period.as_nanos() / u128::from(MINUTE);
-            let nanos = limit.burst.map_or(scaled, |burst| burst.as_nanos());
-            Meter::Bucket(Bucket::new(limit, u64::try_from(nanos).unwrap_or(u64::MAX)))
+            Meter::Bucket(Bucket::new(limit, burst_nanos(limit, burst)))
         };
+        Self::with(shared, limit)
+    }
+
+    /// With this one, or others like it for each key.
+    pub(super) fn with(shared: Meter, limit: &Limit) -> Self {
         Self { shared, keyed: limit.by.map(|_: LimitKey| HashMap::new()), made: 0, crowd: FEW, rest: 0 }
     }
 
@@ -77,7 +84,7 @@ impl Meters {
         let (shared, made) = (&self.shared, &mut self.made);
         keyed.entry(key).or_insert_with(|| {
             *made += 1;
-            shared.copy(*made << 32)
+            shared.copy(key, *made << 32)
         })
     }
 
@@ -96,9 +103,18 @@ impl Meters {
     }
 }
 
+/// How much of its period's worth may be used at once, in nanoseconds; `burst` is that of a minute.
+pub(super) fn burst_nanos(limit: &Limit, burst: Duration) -> u64 {
+    let scaled = burst.as_nanos() * limit.period.as_nanos() / u128::from(MINUTE);
+    let nanos = limit.burst.map_or(scaled, |burst| burst.as_nanos());
+    u64::try_from(nanos).unwrap_or(u64::MAX)
+}
+
 impl Meter {
-    fn copy(&self, first: u64) -> Self {
+    fn copy(&self, #[cfg_attr(not(feature = "redis"), allow(unused_variables))] key: u64, first: u64) -> Self {
         match self {
+            #[cfg(feature = "redis")]
+            Self::Leased(leased) => Self::Leased(leased.of_key(key)),
             Self::Bucket(bucket) => Self::Bucket(bucket.copy(first)),
             Self::Rolling(window) => Self::Rolling(window.copy()),
         }
@@ -106,6 +122,8 @@ impl Meter {
 
     fn is_idle(&mut self, at: u64) -> bool {
         match self {
+            #[cfg(feature = "redis")]
+            Self::Leased(leased) => leased.is_idle(),
             Self::Bucket(bucket) => bucket.is_idle(at),
             Self::Rolling(window) => window.is_idle(at),
         }
@@ -113,6 +131,8 @@ impl Meter {
 
     fn limit(&self) -> u64 {
         match self {
+            #[cfg(feature = "redis")]
+            Self::Leased(leased) => leased.limit(),
             Self::Bucket(bucket) => bucket.limit(),
             Self::Rolling(window) => window.limit(),
         }
@@ -123,6 +143,8 @@ impl Meter {
         match self {
             Self::Bucket(bucket) => bucket.reach(amount, given_back, at),
             Self::Rolling(window) => window.reach(amount, given_back, at),
+            #[cfg(feature = "redis")]
+            Self::Leased(leased) => leased.reach(amount, given_back, at),
         }
     }
 
@@ -131,6 +153,8 @@ impl Meter {
         match self {
             Self::Bucket(bucket) => bucket.take(amount),
             Self::Rolling(window) => window.take(amount),
+            #[cfg(feature = "redis")]
+            Self::Leased(leased) => Mark { place: leased.take(amount), taken: 0 },
         }
     }
 
@@ -139,6 +163,8 @@ impl Meter {
         match self {
             Self::Bucket(bucket) => bucket.settle(mark, taken, used, at),
             Self::Rolling(window) => window.settle(mark, taken, used, at),
+            #[cfg(feature = "redis")]
+            Self::Leased(leased) => leased.settle(mark.place, taken, used, at),
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! The parts: `ask` what a job takes, `limit` a limit as it is set, `meter` what keeps it (`bucket` up to a minute, `rolling` beyond), `request`
 //! the plain requests per minute on governor, `group` the models and which limits they are under, `correct` the
-//! provider's word, `closed` the gate that a 429 closes.
+//! provider's word, `closed` the gate that a 429 closes, `shared` the limits of a fleet.
 
 mod ask;
 mod bucket;
@@ -19,6 +19,8 @@ mod limit;
 mod meter;
 mod request;
 mod rolling;
+#[cfg(feature = "redis")]
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -62,6 +64,9 @@ pub(super) struct Rates {
     trust_headers: bool,
     /// Tokens of the calls in flight.
     reserved: u64,
+    /// Until the gate keeps it.
+    #[cfg(feature = "redis")]
+    fleet: Option<super::fleet::Fleet>,
 }
 
 /// What a start took, needed to put it right later.
@@ -111,6 +116,8 @@ impl Rates {
             closed: ClosedGates::default(),
             trust_headers,
             reserved: 0,
+            #[cfg(feature = "redis")]
+            fleet: None,
         }
     }
 

@@ -1,0 +1,285 @@
+//! One shared limit, as this process has it.
+
+use super::FleetMode;
+use super::share::Share;
+use super::trip::{Grant, Line};
+
+/// Distance of the trips of a process that uses anything, in nanoseconds. What was not used for so long is given back.
+pub(super) const REPORT: u64 = 250_000_000;
+/// How long a lease holds after the trip that brought or renewed it. It bounds for how long the lease of a dead process is
+/// withheld from the others; the limit is kept whatever it is.
+pub(super) const TERM: u64 = 1_000_000_000;
+/// Somebody who waits for a lease looks again after this time, if nobody tells him before.
+const LOOK: u64 = 20_000_000;
+/// A state that was reached so recently must still be there.
+const REMEMBERED: u64 = 50_000_000_000;
+/// As much as it may have.
+const ANY: u64 = 1 << 52;
+
+/// A limit in units, and its time in microseconds. The script counts in doubles, which are exact to 2^53.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::schedule) struct Terms {
+    pub(in crate::schedule) limit: u64,
+    pub(in crate::schedule) period: u64,
+    pub(in crate::schedule) burst: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) name: String,
+    pub(super) terms: Terms,
+    /// The lowest of the fleet.
+    in_force: Terms,
+    mode: FleetMode,
+    lease: Lease,
+    /// What Redis is to be told.
+    news: Spent,
+    /// What it is being told on the trip that is under way.
+    told: Spent,
+    /// What somebody waits for, and when Redis can have it.
+    need: u64,
+    not_before: u64,
+    /// Whether the courier knows that it is wanted.
+    rung: bool,
+    /// Used in the last stretch of [`REPORT`], and in this one, which began then.
+    recent: u64,
+    stretch: (u64, u64),
+    /// When it was last asked for anything.
+    asked: u64,
+    /// Estimates of the calls in flight.
+    out: u64,
+    share: Share,
+    /// How often Redis was lost.
+    losses: u64,
+}
+
+/// What may be used without asking.
+#[derive(Debug, Default)]
+struct Lease {
+    held: u64,
+    until: u64,
+    /// What was held after the last trip.
+    of: u64,
+    /// What Redis believes to be held.
+    known: u64,
+    /// How often the bucket had been full then.
+    full: u64,
+    /// When Redis was last asked about this limit.
+    reached: Option<u64>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Spent {
+    /// Of a lease.
+    used: u64,
+    /// Without a lease, or above an estimate, less what is given back.
+    charge: i64,
+}
+
+impl Spent {
+    fn is_nothing(self) -> bool {
+        self.used == 0 && self.charge == 0
+    }
+}
+
+impl Account {
+    pub(super) fn new(name: String, terms: Terms, mode: FleetMode, processes: usize, at: u64) -> Self {
+        Self {
+            name,
+            terms,
+            in_force: terms,
+            mode,
+            lease: Lease::default(),
+            news: Spent::default(),
+            told: Spent::default(),
+            need: 0,
+            not_before: 0,
+            rung: false,
+            recent: 0,
+            stretch: (0, at),
+            asked: at,
+            out: 0,
+            share: Share::new(terms, processes, at),
+            losses: 0,
+        }
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.in_force.limit
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self.mode, FleetMode::Starting | FleetMode::Shared)
+    }
+
+    /// Whether so much can be taken now, or when to ask again.
+    pub(super) fn reach(&mut self, amount: u64, given_back: bool, at: u64) -> Result<(), u64> {
+        if !self.is_shared() {
+            return self.share.reach(amount, if given_back { self.out } else { 0 }, at);
+        }
+        if given_back {
+            // Nobody here knows what the others will leave.
+            return Ok(());
+        }
+        self.asked = at;
+        if at >= self.lease.until {
+            self.lease.held = 0;
+        }
+        if self.lease.held >= amount {
+            return Ok(());
+        }
+        self.need = self.need.max(amount - self.lease.held);
+        Err(self.not_before.max(at.saturating_add(LOOK)))
+    }
+
+    /// Takes what [`reach`](Self::reach) has just allowed. What it returns is asked for when it is put right.
+    pub(super) fn take(&mut self, amount: u64) -> u64 {
+        self.out = self.out.saturating_add(amount);
+        if self.is_shared() {
+            self.lease.held = self.lease.held.saturating_sub(amount);
+            self.news.used = self.news.used.saturating_add(amount);
+            self.stretch.0 = self.stretch.0.saturating_add(amount);
+        } else {
+            self.share.take(amount);
+            self.news.charge = self.news.charge.saturating_add_unsigned(amount);
+        }
+        self.place()
+    }
+
+    /// What must still be the same for a refund to be worth anything: no bucket was full, and no other one was used.
+    fn place(&self) -> u64 {
+        if self.is_shared() { self.lease.full } else { (self.losses << 32) + self.share.fills }
+    }
+
+    /// Puts right what was taken.
+    pub(super) fn settle(&mut self, place: u64, taken: u64, used: u64, at: u64) {
+        self.out = self.out.saturating_sub(taken);
+        // A provider that reports nonsense may cost a period at most.
+        let used = used.min(self.in_force.limit.max(taken));
+        if used > taken {
+            self.news.charge = self.news.charge.saturating_add_unsigned(used - taken);
+            if !self.is_shared() {
+                self.share.take(used - taken);
+            }
+        } else if place == self.place() {
+            self.give_back(taken - used, at);
+        }
+    }
+
+    fn give_back(&mut self, amount: u64, at: u64) {
+        let mut rest = amount;
+        if !self.is_shared() {
+            self.share.give_back(amount);
+        } else if at < self.lease.until {
+            // What Redis has not heard to be used is leased still.
+            let leased = amount.min(self.news.used);
+            self.news.used -= leased;
+            self.lease.held += leased;
+            rest -= leased;
+        }
+        self.news.charge = self.news.charge.saturating_sub_unsigned(rest);
+    }
+
+    /// Whether forgetting it changes nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        let told = self.news.is_nothing() && self.told.is_nothing() && self.lease.known == 0;
+        self.is_shared() && told && self.out == 0 && self.need == 0
+    }
+
+    /// What is left will not last long.
+    fn is_low(&self) -> bool {
+        self.is_shared() && self.lease.held < self.lease.of.min(self.recent) / 2
+    }
+
+    /// Whether the courier is wanted, and does not know it.
+    pub(super) fn rings(&mut self) -> bool {
+        let wanted = self.is_shared() && (self.need > 0 || self.is_low());
+        let rings = wanted && !self.rung;
+        self.rung |= wanted;
+        rings
+    }
+
+    /// When the next trip is due, after one at this time; `None`: not for this.
+    pub(super) fn due(&self, last: u64) -> Option<u64> {
+        let report = last.saturating_add(REPORT);
+        if self.is_shared() && self.need > 0 {
+            return Some(self.not_before.min(report));
+        }
+        if self.is_low() {
+            return Some(last);
+        }
+        (self.lease.known > 0 || !self.news.is_nothing()).then_some(report)
+    }
+
+    /// What to say on a trip; `None`: nothing.
+    pub(super) fn tell(&mut self, processes: usize, at: u64) -> Option<Line> {
+        let (spent, since) = self.stretch;
+        if at.saturating_sub(since) >= REPORT {
+            (self.recent, self.stretch) = (spent, (0, at));
+        }
+        if !self.is_shared() || at >= self.lease.until || at.saturating_sub(self.asked) >= REPORT && self.need == 0 {
+            self.lease.held = 0;
+        }
+        if self.lease.known == 0 && self.news.is_nothing() && self.need == 0 {
+            self.rung = false;
+            return None;
+        }
+        if self.mode == FleetMode::Alone {
+            // Without us Redis has refilled, up to its burst: our part of that is what we have used.
+            let part = self.in_force.burst.div_ceil(u64::try_from(processes).unwrap_or(u64::MAX).max(1));
+            self.news.charge = self.news.charge.min(i64::try_from(part).unwrap_or(i64::MAX));
+        }
+        self.told = std::mem::take(&mut self.news);
+        let want = if self.need > 0 { ANY } else { self.recent.saturating_sub(self.lease.held) };
+        let known = self.lease.reached.is_some_and(|reached| at.saturating_sub(reached) < REMEMBERED);
+        let (need, want) = if self.is_shared() { (self.need, want) } else { (0, 0) };
+        Some(Line {
+            terms: self.terms,
+            known,
+            used: self.told.used,
+            charge: self.told.charge,
+            full: self.lease.full,
+            holding: self.lease.held,
+            need,
+            want,
+            batch: self.recent / 8,
+        })
+    }
+
+    /// What a trip brought that set out then; whether somebody may start now who could not before.
+    pub(super) fn hear(&mut self, line: &Line, grant: &Grant, set_out: u64, at: u64) -> bool {
+        (self.told, self.rung) = (Spent::default(), false);
+        self.in_force = Terms { limit: grant.limit, burst: grant.burst, ..self.terms };
+        self.lease.held += grant.amount;
+        // One that brought nothing is not repeated before somebody has to wait.
+        self.lease.of = if grant.amount > 0 { self.lease.held } else { 0 };
+        self.lease.known = line.holding + grant.amount;
+        self.lease.full = grant.full;
+        self.lease.until = set_out.saturating_add(TERM);
+        self.lease.reached = Some(at);
+        self.not_before = at.saturating_add(grant.wait);
+        // Whoever still waits asks again.
+        std::mem::take(&mut self.need) > 0
+    }
+
+    /// The trip failed, done or not: what it told is told again, what it gave back is not.
+    pub(super) fn fail(&mut self) {
+        let told = std::mem::take(&mut self.told);
+        self.news.used = self.news.used.saturating_add(told.used);
+        self.news.charge = self.news.charge.saturating_add(told.charge.max(0));
+        self.rung = false;
+    }
+
+    /// From now on it is like this.
+    pub(super) fn enter(&mut self, mode: FleetMode, processes: usize, at: u64) {
+        if mode == FleetMode::Alone && self.is_shared() {
+            self.losses += 1;
+            self.share = Share::new(self.in_force, processes, at);
+            self.lease.held = 0;
+            // Redis has it down as leased, and will hear of it as of what is used from now on.
+            let used = std::mem::take(&mut self.news.used);
+            self.news.charge = self.news.charge.saturating_add_unsigned(used);
+        }
+        (self.mode, self.need, self.rung) = (mode, 0, false);
+    }
+}
