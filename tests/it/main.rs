@@ -48,6 +48,7 @@ mod observe;
 mod one_flight;
 mod openai;
 mod prefix_stable_cost;
+mod priorities_under_overload;
 #[cfg(feature = "redis")]
 mod quota_fleet;
 mod quota_used;
