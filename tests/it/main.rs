@@ -37,6 +37,7 @@ mod drop_anywhere;
 mod history_laws;
 mod history_policies;
 mod laws;
+mod long_polls;
 mod normalize;
 #[cfg(feature = "object-store")]
 mod object_store;
