@@ -100,24 +100,22 @@ mod tiers {
         Arc::new(Entry::new(probe, completion, Arc::from([]), Instant::now(), Duration::from_secs(3600), None))
     }
 
-    fn put_and_get(tier: &dyn CacheTier) -> impl Future<Output = ()> {
-        async {
-            let probe = Probe::chat(&ClientInfo::new("p"), &ChatRequest::new("m").user("long"), Instant::now());
-            let stored = entry(&probe, "an answer of some words ");
-            let held = hold_up().await;
-            let mut put = tier.put(&probe, Arc::clone(&stored));
-            assert!(waits(pin!(&mut put)).await);
-            let completion = stored.completion().unwrap();
-            assert_eq!(Arc::strong_count(completion), 2, "it is still to be written");
-            drop(held);
-            put.await.unwrap();
-            assert_eq!(Arc::strong_count(completion), 1);
-            let held = hold_up().await;
-            let mut get = tier.get(&probe);
-            assert!(waits(pin!(&mut get)).await);
-            drop(held);
-            assert_eq!(get.await.unwrap().unwrap().completion(), Some(completion));
-        }
+    async fn put_and_get(tier: &dyn CacheTier) {
+        let probe = Probe::chat(&ClientInfo::new("p"), &ChatRequest::new("m").user("long"), Instant::now());
+        let stored = entry(&probe, "an answer of some words ");
+        let held = hold_up().await;
+        let mut put = tier.put(&probe, Arc::clone(&stored));
+        assert!(waits(pin!(&mut put)).await);
+        let completion = stored.completion().unwrap();
+        assert_eq!(Arc::strong_count(completion), 2, "it is still to be written");
+        drop(held);
+        put.await.unwrap();
+        assert_eq!(Arc::strong_count(completion), 1);
+        let held = hold_up().await;
+        let mut get = tier.get(&probe);
+        assert!(waits(pin!(&mut get)).await);
+        drop(held);
+        assert_eq!(get.await.unwrap().unwrap().completion(), Some(completion));
     }
 
     #[cfg(feature = "disk")]
