@@ -126,6 +126,7 @@ pub mod history;
 mod layer;
 mod lines;
 pub mod observe;
+mod offload;
 pub mod providers;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -7,6 +7,9 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 /// A line is at most so long; what is longer is passed over without being kept.
 const LONGEST: usize = 64 << 20;
 
+/// What a unit of a task's budget pays for; there are 128.
+const PART: usize = 8 << 10;
+
 /// The lines of a reader, one at a time, in one buffer.
 pub(crate) struct Lines<R> {
     reader: R,
@@ -17,6 +20,11 @@ pub(crate) struct Lines<R> {
 impl<R: AsyncBufRead + Unpin> Lines<R> {
     pub(crate) fn new(reader: R) -> Self {
         Self { reader, line: Vec::new(), longest: LONGEST }
+    }
+
+    /// Takes the line that was read last, and its memory: long ones are few.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.line)
     }
 
     /// The next line without its end; `Some(None)` for one that is too long.
@@ -37,6 +45,10 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
             }
             let used = part.len() + usize::from(end.is_some());
             self.reader.consume(used);
+            // A reader that never waits would never pause: a megabyte at a time.
+            for _ in 0..=used / PART {
+                tokio::task::coop::consume_budget().await;
+            }
             if end.is_some() {
                 break;
             }

@@ -20,6 +20,7 @@ use super::space::Space;
 use super::{CacheHandle, Entry, Labels, Payload, Probe, canonical, wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lines::Lines;
+use crate::offload::LARGE_JSON;
 
 /// Raised whenever the form changes: lines of other versions are passed over.
 const VERSION: u64 = 1;
@@ -99,8 +100,10 @@ impl CacheHandle {
     async fn write_out(&self, mut writer: impl AsyncWrite + Send + Unpin) -> Result<u64> {
         let entries: Vec<_> = self.held.shared.tiers.memories().flat_map(|memory| memory.all()).collect();
         let mut written = 0;
-        for (n, entry) in entries.iter().enumerate() {
-            if let Some(line) = line(entry, self.clocks()) {
+        for (n, entry) in entries.into_iter().enumerate() {
+            let (clocks, is_large) = (self.clocks(), entry.payload().weight() > LARGE_JSON);
+            let line = self.held.env.offload(is_large, move || line(&entry, clocks)).await;
+            if let Some(line) = line {
                 writer.write_all(&line).await.map_err(failed)?;
                 written += 1;
             }
@@ -133,7 +136,15 @@ impl CacheHandle {
         let mut lines = Lines::new(BufReader::new(reader));
         let mut read = 0_usize;
         while let Some(line) = lines.next().await.map_err(failed)? {
-            let count = match line.map(|line| self.take(line, self.clocks())) {
+            let clocks = self.clocks();
+            let found = match line {
+                Some(line) if line.len() > LARGE_JSON => {
+                    let line = lines.take();
+                    Some(self.held.env.offload(true, move || parse(&line, clocks)).await)
+                }
+                line => line.map(|line| parse(line, clocks)),
+            };
+            let count = match found.map(|found| self.take(found)) {
                 None => &mut imported.damaged,
                 Some(Taken::Blank) => continue,
                 Some(Taken::Stored) => &mut imported.stored,
@@ -156,19 +167,13 @@ impl CacheHandle {
         Clocks { now: self.held.env.now(), wall }
     }
 
-    fn take(&self, text: &[u8], clocks: Clocks) -> Taken {
-        if text.trim_ascii().is_empty() {
-            return Taken::Blank;
-        }
-        if !is_whole(text) {
-            let other = serde_json::from_slice::<Value>(text).is_ok_and(|value| value["sluicegate"] != VERSION);
-            return if other { Taken::Unknown } else { Taken::Damaged };
-        }
-        let Ok(line) = serde_json::from_slice::<Line<'_>>(text) else { return Taken::Unknown };
-        let Ok(canonical) = STANDARD.decode(&line.request) else { return Taken::Unknown };
-        let Ok(space) = self.held.shared.tiers.near().space(&line.namespace) else { return Taken::Unknown };
-        let probe = Probe::of_bytes(&canonical, clocks.now);
-        match entry(&line, &probe, clocks) {
+    fn take(&self, found: Result<Found, Taken>) -> Taken {
+        let Found { namespace, probe, entry } = match found {
+            Ok(found) => found,
+            Err(taken) => return taken,
+        };
+        let Ok(space) = self.held.shared.tiers.near().space(&namespace) else { return Taken::Unknown };
+        match entry {
             Ok(entry) => self.keep(space, &probe, entry),
             Err(taken) => taken,
         }
@@ -183,6 +188,28 @@ impl CacheHandle {
         tiers.near().keep(space, probe, &Arc::new(entry), tiers.near().now());
         Taken::Stored
     }
+}
+
+/// What stands in a line.
+struct Found {
+    namespace: String,
+    probe: Probe,
+    entry: Result<Entry, Taken>,
+}
+
+fn parse(text: &[u8], clocks: Clocks) -> Result<Found, Taken> {
+    if text.trim_ascii().is_empty() {
+        return Err(Taken::Blank);
+    }
+    if !is_whole(text) {
+        let other = serde_json::from_slice::<Value>(text).is_ok_and(|value| value["sluicegate"] != VERSION);
+        return Err(if other { Taken::Unknown } else { Taken::Damaged });
+    }
+    let line = serde_json::from_slice::<Line<'_>>(text).map_err(|_| Taken::Unknown)?;
+    let canonical = STANDARD.decode(&line.request).map_err(|_| Taken::Unknown)?;
+    let probe = Probe::of_bytes(&canonical, clocks.now);
+    let entry = entry(&line, &probe, clocks);
+    Ok(Found { namespace: line.namespace.into_owned(), probe, entry })
 }
 
 enum Taken {
@@ -208,7 +235,7 @@ fn line(entry: &Entry, Clocks { now, wall }: Clocks) -> Option<Vec<u8>> {
     if entry.expires() <= now {
         return None;
     }
-    let mut payload = wire::write(entry).ok()?;
+    let mut payload = wire::write(entry.payload(), entry.cost(), entry.took()).ok()?;
     // A value's JSON is its owner's, who may have set it in lines: between tokens they mean nothing.
     payload.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
     let Labels { name, tags } = entry.labels().clone();

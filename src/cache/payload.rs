@@ -6,10 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::error::Error;
-use crate::types::{ChatChunk, ChatCompletion, Choice, Content, Embedding, Extra, Message, Part, Vector};
+use crate::types::{ChatChunk, ChatCompletion, Embedding, Extra, Vector, extra_weight};
 
 /// What an entry holds. Cloning shares it.
 #[derive(Clone)]
@@ -95,13 +94,13 @@ impl Payload {
     /// streamed, and fixed parts.
     pub(super) fn weight(&self) -> usize {
         match self {
-            Self::Chat { completion, chunks } => chat_bytes(completion, chunks.len()),
+            Self::Chat { completion, chunks } => completion.weight(chunks.len()),
             Self::Vector(stored) => {
                 let vector = match &stored.embedding.embedding {
                     Vector::Floats(floats) => floats.len() * size_of::<f32>(),
                     Vector::Base64(text) => text.len(),
                 };
-                256 + vector + stored.model.len() + extra_bytes(&stored.extra) + extra_bytes(&stored.embedding.extra)
+                256 + vector + stored.model.len() + extra_weight(&stored.extra) + extra_weight(&stored.embedding.extra)
             }
             // Parsed, it takes about as much again.
             Self::Value(value) => 128 + 2 * value.json.len(),
@@ -127,49 +126,4 @@ impl fmt::Debug for Payload {
             Self::Failure(_) => "Failure",
         })
     }
-}
-
-/// About how many bytes of memory an answer takes that came in so many chunks; none when it was not streamed.
-pub(super) fn chat_bytes(completion: &ChatCompletion, chunks: usize) -> usize {
-    const CHUNK: usize = size_of::<ChatChunk>() + 256;
-    let choice_bytes = |choice: &Choice| {
-        let logprobs = choice.logprobs.as_ref().map_or(0, value_bytes);
-        text_bytes(&choice.message) + logprobs + extra_bytes(&choice.extra)
-    };
-    let choices: usize = completion.choices.iter().map(choice_bytes).sum();
-    let texts = choices + extra_bytes(&completion.extra);
-    512 + 512 * completion.choices.len() + texts * (1 + usize::from(chunks > 0)) + CHUNK * chunks
-}
-
-fn text_bytes(message: &Message) -> usize {
-    let content = match &message.content {
-        None => 0,
-        Some(Content::Text(text)) => text.len(),
-        Some(Content::Parts(parts)) => parts.iter().map(part_bytes).sum(),
-    };
-    let calls = message.tool_calls.iter().map(|call| 256 + call.function.name.len() + call.function.arguments.len());
-    content + calls.sum::<usize>() + extra_bytes(&message.extra)
-}
-
-fn part_bytes(part: &Part) -> usize {
-    256 + match part {
-        Part::Text { text, .. } => text.len(),
-        Part::ImageUrl { image_url, .. } => image_url.url.len(),
-        Part::InputAudio { input_audio, .. } => input_audio.data.len(),
-        Part::Other(value) => value_bytes(value),
-    }
-}
-
-fn extra_bytes(extra: &Extra) -> usize {
-    extra.iter().map(|(name, value)| 64 + name.len() + value_bytes(value)).sum()
-}
-
-fn value_bytes(value: &Value) -> usize {
-    size_of::<Value>()
-        + match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-            Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(value_bytes).sum(),
-            Value::Object(map) => extra_bytes(map),
-        }
 }

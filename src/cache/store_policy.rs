@@ -4,7 +4,6 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::payload::chat_bytes;
 use super::structured::{Form, SchemaCheck};
 use crate::error::{Error, Result};
 use crate::types::{ChatCompletion, ChatRequest, Choice, FinishReason, Message};
@@ -172,7 +171,7 @@ impl StorePolicy {
         let form = Form::asked(request.response_format.as_ref());
         !completion.choices.is_empty()
             && completion.choices.iter().all(|choice| self.takes_choice(form, choice))
-            && self.max_answer_bytes.is_none_or(|max| chat_bytes(completion, 0) as u64 <= max)
+            && self.max_answer_bytes.is_none_or(|max| completion.weight(0) as u64 <= max)
             && self.also.iter().all(|keep| {
                 // A cache never fails a call, whatever the user's closure does.
                 catch_unwind(AssertUnwindSafe(|| keep(request, completion))).unwrap_or(false)

@@ -135,6 +135,7 @@ impl Tiers {
 
     async fn find_outward(&self, env: &Env, space: &Space, probe: &Probe) -> Option<Found> {
         self.follow();
+        probe.hash_ahead().await;
         let since = self.near.now();
         let first = self.first_to_ask(env).await;
         for (distance, outer) in self.outer.iter().enumerate().skip(first) {

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Entry;
 use super::payload::{Payload, StoredValue, StoredVector};
 use crate::types::{ChatChunk, ChatCompletion, Cost, Embedding, Extra, Vector};
 
@@ -132,13 +132,13 @@ impl<'a> WireVector<'a> {
     }
 }
 
-/// What this entry holds as JSON.
-pub(super) fn write(entry: &Entry) -> Result<Vec<u8>, Unfit> {
-    let cost = entry.cost().map(Cost::picos);
-    let took = u64::try_from(entry.took().as_millis()).unwrap_or(u64::MAX);
+/// What an entry holds as JSON.
+pub(super) fn write(payload: &Payload, cost: Option<Cost>, took: Duration) -> Result<Vec<u8>, Unfit> {
+    let cost = cost.map(Cost::picos);
+    let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let streamed: Vec<_>;
     let mut wire = WireOut { completion: None, chunks: &[], vector: None, value: None, cost, took };
-    match entry.payload() {
+    match payload {
         Payload::Chat { completion, chunks } => {
             streamed = chunks.iter().map(|chunk| &**chunk).collect();
             (wire.completion, wire.chunks) = (Some(&**completion), &streamed);

@@ -14,6 +14,7 @@ pub use clock::{Clock, TokioClock};
 pub use observer::{Event, Observer, Operation, Outcome, Record};
 pub use random::{Random, SeededRandom, ThreadRandom};
 
+use crate::offload::offload;
 use crate::tokens::{ContextWindows, Counters, TokenCounter};
 use crate::types::PriceTable;
 
@@ -166,6 +167,31 @@ impl Env {
     /// Where background work is spawned, so that [`shutdown`](crate::OptimizedClient::shutdown) can wait for it.
     pub fn tasks(&self) -> &TaskTracker {
         &self.0.tasks
+    }
+
+    /// Does what takes longer than a poll may, about a millisecond, on Tokio's threads for blocking work; what is not large,
+    /// and all without a runtime, right here. As much is done at once as there are cores, in all clients of the process
+    /// together, first come, first served: work of more than some 10 ms is best done in turns.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # let (env, text) = (sluicegate::Env::new(), "a word ".repeat(1_000_000));
+    /// let words = env.offload(text.len() > 1 << 20, move || text.split(' ').count()).await;
+    /// # assert_eq!(words, 2_000_001); }
+    /// ```
+    ///
+    /// # Panics
+    /// When the work does: its panic goes on here.
+    ///
+    /// # Cancellation
+    /// Work that has begun goes on to its end, which [`tasks`](Self::tasks) waits for, and what came of it is dropped; work
+    /// that has not is never begun.
+    pub async fn offload<T, F>(&self, is_large: bool, work: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        offload(self.tasks(), is_large, work).await
     }
 
     /// Cancelled when the client shuts down: whoever waits stops waiting.

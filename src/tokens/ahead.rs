@@ -1,61 +1,73 @@
 //! Large counts leave the async threads.
 
-use std::sync::{Arc, LazyLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::TokenCounter;
+use crate::offload::offload;
 use crate::types::{Message, Messages};
 
-/// Texts of more than this together are counted elsewhere: at 30 to 55 ns a byte they take 8 to 14 ms. Less than this
-/// stays, because ordinary prompts are less, and are counted in part only; it holds the thread up for as long as it takes.
-const LARGE: usize = 256 * 1024;
+/// Texts of more than this together are counted elsewhere: at 30 to 55 ns a byte they take 1 to 2 ms. Less than this
+/// stays, because ordinary prompts are less, and are counted in part only; it holds the thread up for as long as it
+/// takes.
+const LARGE: usize = 32 * 1024;
+
+/// After so much others have their turn: some 10 ms.
+const TURN: usize = 256 * 1024;
 
 /// A conversation is counted from its newest message on, so behind so many messages that are remembered, all are.
 const REMEMBERED: usize = 8;
 
-/// As many counts at once as there are cores: more would only make each slower.
-static COUNTING: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Arc::new(Semaphore::new(cores))
-});
-
 /// Counts messages before somebody on an async thread does, if they are many: those that the counter does not remember,
-/// of more than 256 KiB together, are counted on Tokio's threads for blocking work, as many counts at once as there are
-/// cores. After that the counter remembers them, and counting them here costs a hash and a look-up each.
+/// of more than 32 KiB together, are counted on Tokio's threads for blocking work, as many counts at once as there are
+/// cores, in turns of whole messages of 256 KiB together. After that the counter remembers them, and counting them here
+/// costs a hash and a look-up each.
 ///
-/// Looks at the newest messages until eight in a row are remembered. Without a Tokio runtime, and for a counter that says
-/// nothing of what it remembers, it does nothing: whoever needs the counts makes them in place.
+/// Looks at the newest messages until eight in a row are remembered. Without a Tokio runtime, and for a counter that
+/// says nothing of what it remembers, it does nothing: whoever needs the counts makes them in place.
 ///
-/// `tasks` tracks the work, so that a shutdown waits for it. Cancel-safe: counting that has begun goes on to its end, and
+/// `tasks` tracks the work, so that a shutdown waits for it. Cancel-safe: a turn that has begun goes on to its end, and
 /// is remembered.
 pub async fn count_ahead(counter: &Arc<dyn TokenCounter>, tasks: &TaskTracker, model: &str, messages: &Messages) {
     if Handle::try_current().is_err() {
         return;
     }
-    let Some(first) = first_unknown(&**counter, model, messages) else { return };
-    let Ok(permit) = COUNTING.clone().acquire_owned().await else { return };
-    let (counter, model, messages) = (counter.clone(), model.to_owned(), messages.clone());
-    let counted = tasks.spawn_blocking(move || {
-        let _permit = permit;
-        for message in messages.iter().skip(first) {
-            counter.message(&model, message);
+    let Some(mut next) = first_unknown(&**counter, model, messages) else { return };
+    let model: Arc<str> = model.into();
+    while next < messages.len() {
+        let (counter, model, messages) = (Arc::clone(counter), Arc::clone(&model), messages.clone());
+        let turn = move || count_from(next, &*counter, &model, &messages);
+        // A counter that panics there would have panicked here; what is not remembered is counted in place.
+        let turn = move || catch_unwind(AssertUnwindSafe(turn)).unwrap_or(usize::MAX);
+        next = offload(tasks, true, turn).await;
+    }
+}
+
+/// Counts from this message on for a turn; where the next one begins.
+fn count_from(first: usize, counter: &dyn TokenCounter, model: &str, messages: &Messages) -> usize {
+    let (mut next, mut counted) = (first, 0_usize);
+    for message in messages.iter().skip(first) {
+        counter.message(model, message);
+        (next, counted) = (next + 1, counted.saturating_add(text_bytes(message)));
+        if counted >= TURN {
+            break;
         }
-    });
-    // A counter that panics there would have panicked here; what is not remembered is counted in place.
-    drop(counted.await);
+    }
+    next
+}
+
+fn text_bytes(message: &Message) -> usize {
+    let calls = message.tool_calls.iter().map(|call| call.function.arguments.len());
+    message.texts().map(str::len).chain(calls).sum()
 }
 
 /// Where the messages begin that are not remembered, if they are large.
 fn first_unknown(counter: &dyn TokenCounter, model: &str, messages: &Messages) -> Option<usize> {
     // The common case first: what is not even there need not be asked for.
-    let there = |message: &Message| {
-        let calls = message.tool_calls.iter().map(|call| call.function.arguments.len());
-        message.texts().map(str::len).chain(calls).sum::<usize>()
-    };
-    if messages.iter().map(|message| there(message)).sum::<usize>() <= LARGE {
+    if messages.iter().map(|message| text_bytes(message)).sum::<usize>() <= LARGE {
         return None;
     }
     let (mut unknown, mut remembered, mut first) = (0_usize, 0, messages.len());
@@ -102,7 +114,7 @@ mod tests {
     async fn a_small_conversation_stays() {
         let tiktoken = Arc::new(Tiktoken::new());
         let counter: Arc<dyn TokenCounter> = tiktoken.clone();
-        count_ahead(&counter, &TaskTracker::new(), "gpt-5", &conversation(200, 1_000)).await;
+        count_ahead(&counter, &TaskTracker::new(), "gpt-5", &conversation(30, 1_000)).await;
         assert_eq!(tiktoken.work().pieces, 0);
     }
 
@@ -141,6 +153,49 @@ mod tests {
         count_ahead(&broken, &tasks, "gpt-5", &messages).await;
         tasks.close();
         tasks.wait().await;
+    }
+
+    /// Remembers nothing, and notes where it counts.
+    #[derive(Debug, Default)]
+    struct Elsewhere(parking_lot::Mutex<Vec<std::thread::ThreadId>>);
+
+    impl TokenCounter for Elsewhere {
+        fn text(&self, _: &str, text: &str) -> u64 {
+            self.0.lock().push(std::thread::current().id());
+            text.len() as u64
+        }
+        fn message(&self, model: &str, message: &Message) -> u64 {
+            self.text(model, &message.text())
+        }
+        fn request(&self, body: &crate::types::ChatBody) -> u64 {
+            self.text(&body.model, "")
+        }
+        fn uncounted(&self, _: &str, message: &Message) -> usize {
+            text_bytes(message)
+        }
+    }
+
+    #[tokio::test]
+    async fn many_are_counted_in_turns_and_none_twice() {
+        let elsewhere = Arc::new(Elsewhere::default());
+        let counter: Arc<dyn TokenCounter> = elsewhere.clone();
+        let messages = [16 << 20, 10, 10, TURN, 10].map(|bytes| Message::user("a".repeat(bytes))).into_iter().collect();
+        let tasks = TaskTracker::new();
+        let mut turns = 0;
+        {
+            let mut ahead = std::pin::pin!(count_ahead(&counter, &tasks, "m", &messages));
+            while futures_util::poll!(&mut ahead).is_pending() {
+                // Others on this thread, however long it takes.
+                turns += 1;
+                tokio::task::yield_now().await;
+            }
+        }
+        let threads = elsewhere.0.lock().clone();
+        assert_eq!(threads.len(), messages.len());
+        assert!(!threads.contains(&std::thread::current().id()) && turns > 0);
+        assert_eq!(count_from(0, &*counter, "m", &messages), 1, "one is a turn");
+        assert_eq!(count_from(1, &*counter, "m", &messages), 4, "until there is a turn's worth");
+        assert_eq!(count_from(4, &*counter, "m", &messages), 5);
     }
 
     #[test]

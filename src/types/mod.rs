@@ -16,6 +16,7 @@ mod response_format;
 mod stream;
 mod trace;
 mod usage;
+mod weight;
 
 pub use controls::{CacheControl, Deadline, Deferrable, Priority, Scope, Tenant};
 pub use embed::{EmbedInput, EmbedItem, EmbedRequest, EmbedResponse, Embedding, Vector};
@@ -32,3 +33,5 @@ pub use stream::{
 };
 pub use trace::{HistoryTrace, Source, Trace};
 pub use usage::{CompletionTokensDetails, PromptTokensDetails, RateLimits, Usage};
+
+pub(crate) use weight::extra_weight;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by how far up they stand; a module imports only from below, and those on the same floor only where listed.
 const FLOORS: [&[&str]; 5] = [
-    &["types", "error", "fingerprint", "lines", "sharded"],
+    &["types", "error", "fingerprint", "lines", "offload", "sharded"],
     &["client", "deferred", "tokens", "env"],
     &["layer", "embedder", "redis"],
     &["cache", "history", "schedule", "batch", "resilience", "route", "observe", "providers"],

@@ -41,6 +41,7 @@ mod history_laws;
 mod history_policies;
 mod laws;
 mod limiter_oracle;
+mod long_polls;
 mod normalize;
 #[cfg(feature = "object-store")]
 mod object_store;

@@ -4,13 +4,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tokio_util::task::TaskTracker;
 
 use super::checkpoint::Checkpoint;
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use super::{BulkItem, BulkRequest};
 use crate::batch::ORIGIN;
 use crate::client::LlmClient;
 use crate::error::{Error, ErrorKind, Result};
+use crate::offload::{LARGE_JSON, offload};
 use crate::types::{ChatRequest, ChatResponse, Cost, Priority, Source};
 
 /// What all items of a run share.
@@ -19,6 +21,28 @@ pub(super) struct Parts {
     pub(super) client: Arc<dyn LlmClient>,
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) priority: Priority,
+}
+
+/// A request whose faults are known, and what it asks.
+pub(super) struct Checked {
+    request: BulkRequest,
+    body: u128,
+}
+
+/// Checks a request, and hashes what it asks if that is to be compared. What is large is hashed elsewhere.
+pub(super) async fn check(tasks: TaskTracker, request: BulkRequest, compared: bool) -> Checked {
+    let is_large = compared && request.request.as_ref().is_ok_and(|request| request.body().weight() > LARGE_JSON);
+    let check = move || {
+        let BulkRequest { id, request, line, raw } = request;
+        let request = request.and_then(|request| request.check().map(|()| request));
+        let body = match &request {
+            Ok(request) if compared => identity::body(request),
+            Ok(_) => 0,
+            Err(_) => raw.unwrap_or_default(),
+        };
+        Checked { request: BulkRequest { id, request, line, raw }, body }
+    };
+    offload(&tasks, is_large, check).await
 }
 
 /// An item that was taken from the source.
@@ -31,17 +55,13 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    pub(super) fn new(index: u64, request: BulkRequest) -> Self {
-        let BulkRequest { id, request, line, raw } = request;
+    pub(super) fn new(index: u64, Checked { request, body }: Checked) -> Self {
+        let BulkRequest { id, request, line, raw: _ } = request;
         let id = id.unwrap_or_else(|| match line {
             Some(line) => format!("line-{line}"),
             None => format!("item-{index}"),
         });
-        let request = request.and_then(|request| request.check().map(|()| request));
-        let identity = match &request {
-            Ok(request) => Identity::of(&id, request),
-            Err(_) => Identity { id: super::identity::hash(id.as_bytes()), body: raw.unwrap_or_default() },
-        };
+        let identity = Identity { id: identity::hash(id.as_bytes()), body };
         Self { index, id, line, request, identity }
     }
 
@@ -78,7 +98,7 @@ pub(super) async fn ask(parts: Arc<Parts>, mut taken: Taken) -> (BulkItem, Optio
             let cost = answer.trace().cost;
             let mut unrecorded = None;
             if let Some(checkpoint) = &parts.checkpoint {
-                // No await in between: the answer is in the file before anybody else's turn.
+                // The answer is in the file before anybody else's turn, unless it is long.
                 let recorded = checkpoint.record(&taken.id, taken.identity.body, answer.completion(), cost).await;
                 unrecorded = recorded.err();
             }

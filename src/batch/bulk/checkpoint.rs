@@ -14,6 +14,7 @@ use super::record::{self, HEAD, Told};
 use crate::batch::ORIGIN;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::offload::LARGE_JSON;
 use crate::types::{ChatCompletion, Cost};
 
 /// When recorded answers are forced out of the system's buffers onto the disk.
@@ -27,7 +28,8 @@ pub enum CheckpointSync {
     System,
     /// By the first answer after so long, from 1 ms to 1 h. One second unless set.
     Every(Duration),
-    /// By each answer, before its item is yielded; answers that come together share one. Each item then waits for the disk.
+    /// By each answer, before its item is yielded; answers that come together share one. Each item then waits for the
+    /// disk.
     EachItem,
 }
 
@@ -89,8 +91,8 @@ impl Checkpoint {
             if known.id == first.id || known.body == first.body || self.known.contains_key(&first) {
                 return Ok(());
             }
-            let text = "the checkpoint belongs to another input: its first item has another id and another body, and is \
-                        not in it; name another file, or remove this one if its answers are not needed";
+            let text = "the checkpoint belongs to another input: its first item has another id and another body, and \
+                        is not in it; name another file, or remove this one if its answers are not needed";
             return Err(Error::new(ErrorKind::Config, ORIGIN, text));
         }
         writer.first = Some(first);
@@ -115,15 +117,18 @@ impl Checkpoint {
         blocking(&self.env, read).await.flatten()
     }
 
-    /// Records an answer: written when this is first polled, forced onto the disk as the policy says.
+    /// Records an answer: written when this is first polled, or once it is JSON if that takes longer than a poll may,
+    /// and forced onto the disk as the policy says.
     pub(super) async fn record(
         &self,
         id: &str,
         body: u128,
-        response: &ChatCompletion,
+        response: &Arc<ChatCompletion>,
         cost: Option<Cost>,
     ) -> Result<()> {
-        let line = record::answer(id, body, response, cost).map_err(unwritable)?;
+        let (id, kept, is_large) = (id.to_owned(), Arc::clone(response), response.weight(0) > LARGE_JSON);
+        let line = move || record::answer(&id, body, &kept, cost);
+        let line = self.env.offload(is_large, line).await.map_err(unwritable)?;
         let written = {
             let mut writer = self.writer.lock();
             writer.append(&line)?;
@@ -252,8 +257,16 @@ fn scan(path: &Path) -> Result<Scanned> {
     writer.cut()?;
     if length == 0 {
         writer.append(HEAD)?;
+        keep_name(path).map_err(|error| failed("created", error))?;
     }
     Ok((writer, side, known))
+}
+
+/// Forces the name of a new file onto the disk. Forcing out the file forces out what is in it, not that its folder has
+/// it: after a loss of power all the answers would be there, under no name. Only Unix can, and only there is it needed.
+fn keep_name(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Does on a blocking thread what waits for the disk; here, if there is no runtime. `None` when the thread is gone.

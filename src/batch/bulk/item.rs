@@ -5,9 +5,9 @@ use crate::types::{ChatRequest, ChatResponse, Cost};
 
 /// A request of a bulk run, with the name its result is found by.
 ///
-/// A plain [`ChatRequest`] is one without an id, a pair of an id and a request is one with it; lines of a file are read by
-/// [`Bulk::run_lines`](super::Bulk::run_lines). What cannot be a request is one all the same: it fails as an item of its
-/// own, and nothing is lost silently.
+/// A plain [`ChatRequest`] is one without an id, a pair of an id and a request is one with it; lines of a file are read
+/// by [`Bulk::run_lines`](super::Bulk::run_lines). What cannot be a request is one all the same: it fails as an item of
+/// its own, and nothing is lost silently.
 ///
 /// ```
 /// use sluicegate::{batch::BulkRequest, types::ChatRequest};
@@ -69,9 +69,9 @@ pub struct BulkItem {
     pub line: Option<u64>,
     /// The answer, or why there is none. A failure is this item's alone.
     ///
-    /// Failures of the item itself are of kind [`InvalidRequest`](crate::ErrorKind::InvalidRequest): a line that cannot be
-    /// read, an id that an earlier item has. A client that panics gives [`Panicked`](crate::ErrorKind::Panicked). All
-    /// others are the client's.
+    /// Failures of the item itself are of kind [`InvalidRequest`](crate::ErrorKind::InvalidRequest): a line that cannot
+    /// be read, an id that an earlier item has. A client that panics gives [`Panicked`](crate::ErrorKind::Panicked).
+    /// All others are the client's.
     pub result: Result<ChatResponse>,
     /// What the answer was billed, in this run or in the one that recorded it; `None` when that is unknown.
     pub cost: Option<Cost>,

@@ -5,34 +5,53 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, BufReader};
+use tokio_util::task::TaskTracker;
 
 use super::identity::hash;
 use super::{BulkItem, BulkRequest};
 use crate::batch::ORIGIN;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lines::Lines;
+use crate::offload::{LARGE_JSON, offload};
 use crate::types::{ChatBody, ChatCompletion, ChatRequest, Usage};
 
 const PATH: &str = "/v1/chat/completions";
 
 /// The requests of a file: lines as OpenAI's Batch API takes them (`{"custom_id", "method", "url", "body"}`), and bare
-/// bodies of chat requests, also mixed, and with a `custom_id` among their fields. `stream` and `stream_options` are left
-/// out: they are not part of a request here.
+/// bodies of chat requests, also mixed, and with a `custom_id` among their fields. `stream` and `stream_options` are
+/// left out: they are not part of a request here.
 ///
 /// Empty lines are passed over. A line that is neither, is longer than 64 MiB, is not `POST` or not for
 /// `/v1/chat/completions` is an item that fails, under its `custom_id` if it has one. So is the place where the reader
 /// fails, and nothing comes after that.
 ///
-/// Lines are read as they are asked for, in one buffer.
+/// Lines are read as they are asked for, in one buffer. One of more than 256 KiB, which takes longer than a poll may,
+/// is parsed on a blocking thread.
 pub fn requests(reader: impl AsyncRead + Send + Unpin + 'static) -> impl Stream<Item = BulkRequest> + Send + 'static {
+    requests_on(reader, TaskTracker::new())
+}
+
+/// The same; these tasks track the work of long lines.
+pub(super) fn requests_on(
+    reader: impl AsyncRead + Send + Unpin + 'static,
+    tasks: TaskTracker,
+) -> impl Stream<Item = BulkRequest> + Send + 'static {
     let lines = Lines::new(BufReader::with_capacity(1 << 16, reader));
-    stream::unfold(Some((lines, 0_u64)), async |state| {
-        let (mut lines, mut number) = state?;
+    stream::unfold(Some((lines, 0_u64, tasks)), async |state| {
+        let (mut lines, mut number, tasks) = state?;
         loop {
             number += 1;
             let request = match lines.next().await {
-                Ok(Some(Some(line))) if blank(line, number) => continue,
-                Ok(Some(Some(line))) => parse(line, number),
+                Ok(Some(Some(line))) => {
+                    let parsed = if line.len() > LARGE_JSON {
+                        let line = lines.take();
+                        offload(&tasks, true, move || parse(&line, number)).await
+                    } else {
+                        parse(line, number)
+                    };
+                    let Some(request) = parsed else { continue };
+                    request
+                }
                 Ok(Some(None)) => unreadable(number, "is longer than 64 MiB", None),
                 Ok(None) => return None,
                 Err(error) => {
@@ -41,7 +60,7 @@ pub fn requests(reader: impl AsyncRead + Send + Unpin + 'static) -> impl Stream<
                     return Some((BulkRequest { line: Some(number), ..BulkRequest::unreadable(error) }, None));
                 }
             };
-            return Some((request, Some((lines, number))));
+            return Some((request, Some((lines, number, tasks))));
         }
     })
 }
@@ -95,8 +114,13 @@ struct Envelope<'a> {
     body: Option<&'a RawValue>,
 }
 
-fn parse(line: &[u8], number: u64) -> BulkRequest {
+/// The request on this line; none on an empty one.
+fn parse(line: &[u8], number: u64) -> Option<BulkRequest> {
     let line = content(line, number);
+    (!line.is_empty()).then(|| request(line, number))
+}
+
+fn request(line: &[u8], number: u64) -> BulkRequest {
     let raw = Some(hash(line));
     // Its words would quote the prompt; where it found the fault does not.
     let fault = |error: &serde_json::Error| format!("is no chat request, as its column {} shows", error.column());
@@ -167,9 +191,9 @@ struct Failure<'a> {
     line: Option<u64>,
 }
 
-/// The line of a result, with its end, in the shape of OpenAI's batch output: `custom_id`, `response` with `status_code`
-/// and `body`, or `error` with our [`ErrorKind`]'s label as its `code`, our message, the provider's status and the line's
-/// number; and beside them `usage`, and `cost` in dollars.
+/// The line of a result, with its end, in the shape of OpenAI's batch output: `custom_id`, `response` with
+/// `status_code` and `body`, or `error` with our [`ErrorKind`]'s label as its `code`, our message, the provider's
+/// status and the line's number; and beside them `usage`, and `cost` in dollars.
 pub fn line(item: &BulkItem) -> Vec<u8> {
     let (response, error) = match &item.result {
         Ok(answer) => (Some(Response { status_code: 200, body: answer.completion() }), None),

@@ -29,7 +29,7 @@ use crate::client::LlmClient;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::types::Priority;
-use ask::Parts;
+use ask::{Parts, check};
 use checkpoint::Checkpoint;
 
 /// Settings of bulk runs over one client.
@@ -40,28 +40,31 @@ use checkpoint::Checkpoint;
 ///
 /// # Bounds
 /// Never more than [`concurrency`](Self::concurrency) calls are under way. An unordered run has taken at most so many
-/// items from the source that it has not yielded; an ordered one, four times as many, so that one slow call does not idle
-/// the rest. Nothing is taken, and no call goes on, while nobody polls: a slow reader slows the source down. Beside that
-/// a run keeps some 30 bytes per item, to find ids that come twice, and some 80 per recorded answer.
+/// items from the source that it has not yielded; an ordered one, four times as many, so that one slow call does not
+/// idle the rest. Nothing is taken, and no call goes on, while nobody polls: a slow reader slows the source down.
+/// Beside that a run keeps some 30 bytes per item, to find ids that come twice, and some 80 per recorded answer.
 ///
 /// # Checkpoint
-/// With [`checkpoint`](Self::checkpoint) every answer is written to a file the moment it comes, with a checksum of its own,
-/// before it is yielded. A run with the same file takes from it what was recorded, and asks for the rest: for what failed,
-/// for items whose body, tenant or id is another one, for lines that were damaged. A half-written last line is cut off. So
-/// a kill costs at most the calls that were under way, and of these only those that are not in the cache either: a
-/// [`Cache`](crate::cache::Cache) with a disk tier keeps an answer independently of the run.
+/// With [`checkpoint`](Self::checkpoint) every answer is written to a file the moment it comes, with a checksum of its
+/// own, before it is yielded. A run with the same file takes from it what was recorded, and asks for the rest: for what
+/// failed, for items whose body, tenant or id is another one, for lines that were damaged. A half-written last line is
+/// cut off. So a kill costs at most the calls that were under way, and of these only those that are not in the cache
+/// either: a [`Cache`](crate::cache::Cache) with a disk tier keeps an answer independently of the run.
 ///
-/// A file belongs to the input it was begun with, told by its first item: that one's id or body, or both in any place of
-/// the file. Another input is refused, as is a file that another run has open. Items without an id are named by their
-/// place, so inputs without ids are not told apart by this: their answers then share the file, each found by what it was
-/// asked.
+/// A file belongs to the input it was begun with, told by its first item: that one's id or body, or both in any place
+/// of the file. Another input is refused, as is a file that another run has open. Items without an id are named by
+/// their place, so inputs without ids are not told apart by this: their answers then share the file, each found by what
+/// it was asked.
 ///
-/// The file holds answers and ids in clear text (on Unix, its owner alone can read it) and is read to the end when a run
-/// starts, on a blocking thread.
+/// Requests and answers of more than 256 KiB are hashed and written as JSON on blocking threads, so such an answer is
+/// in the file some milliseconds after it came.
+///
+/// The file holds answers and ids in clear text (on Unix, its owner alone can read it) and is read to the end when a
+/// run starts, on a blocking thread.
 ///
 /// # Cancellation
-/// Dropping the run cancels what is under way. [`BulkRun::drain`] ends it well. So does a shutdown of the client, but that
-/// calls which wait for admission fail; and it waits for the run, which somebody must poll meanwhile, or drop.
+/// Dropping the run cancels what is under way. [`BulkRun::drain`] ends it well. So does a shutdown of the client, but
+/// that calls which wait for admission fail; and it waits for the run, which somebody must poll meanwhile, or drop.
 ///
 /// # Example
 /// ```
@@ -95,8 +98,8 @@ pub struct Bulk {
 const MOST: usize = 100_000;
 
 impl Bulk {
-    /// Runs over this client. [`OptimizedClient::bulk`](crate::OptimizedClient::bulk) makes one that shares the client's
-    /// clock and ends with its shutdown.
+    /// Runs over this client. [`OptimizedClient::bulk`](crate::OptimizedClient::bulk) makes one that shares the
+    /// client's clock and ends with its shutdown.
     pub fn new(client: impl LlmClient) -> Self {
         Self {
             client: Arc::new(client),
@@ -116,8 +119,8 @@ impl Bulk {
         self
     }
 
-    /// So many calls under way at most, from 1 to 100,000; 32 unless set. A client with a scheduler of its own holds them
-    /// back further.
+    /// So many calls under way at most, from 1 to 100,000; 32 unless set. A client with a scheduler of its own holds
+    /// them back further.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.concurrency = calls;
         self
@@ -129,8 +132,8 @@ impl Bulk {
         self
     }
 
-    /// Records answers in this file, and takes from it what was recorded before. It is made if it is not there; its folder
-    /// is not.
+    /// Records answers in this file, and takes from it what was recorded before. It is made if it is not there; its
+    /// folder is not.
     pub fn checkpoint(mut self, file: impl Into<PathBuf>) -> Self {
         self.checkpoint = Some(file.into());
         self
@@ -142,14 +145,15 @@ impl Bulk {
         self
     }
 
-    /// How many items the source has, for [`Progress::eta`]; what the source says of itself unless set. [`jsonl::count`]
-    /// counts those of a file.
+    /// How many items the source has, for [`Progress::eta`]; what the source says of itself unless set.
+    /// [`jsonl::count`] counts those of a file.
     pub fn total(mut self, items: u64) -> Self {
         self.total = Some(items);
         self
     }
 
-    /// The priority of requests that state none; [`Priority::Low`] unless set, for nobody waits for a single one of them.
+    /// The priority of requests that state none; [`Priority::Low`] unless set, for nobody waits for a single one of
+    /// them.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
@@ -168,8 +172,8 @@ impl Bulk {
     /// Starts a run over these requests. Nothing is asked before it is polled.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting out of its range and a file that is no checkpoint or
-    /// is open in another run; [`ErrorKind::Other`](crate::ErrorKind::Other) for one that cannot be read or written.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting out of its range and a file that is no checkpoint
+    /// or is open in another run; [`ErrorKind::Other`](crate::ErrorKind::Other) for one that cannot be read or written.
     pub async fn run<I>(&self, requests: I) -> Result<BulkRun>
     where
         I: IntoIterator,
@@ -199,7 +203,8 @@ impl Bulk {
         let total = self.total.or_else(|| most.filter(|most| *most == least).map(|total| total as u64));
         let parts = Parts { client: Arc::clone(&self.client), checkpoint, priority: self.priority };
         let window = self.ordered.then(|| self.concurrency.saturating_mul(4));
-        let source = Box::pin(requests.map(Into::into));
+        let (tasks, compared) = (self.env.tasks().clone(), parts.checkpoint.is_some());
+        let source = Box::pin(requests.then(move |request| check(tasks.clone(), request.into(), compared)));
         Ok(BulkRun::new(source, parts, self.env.clone(), (self.concurrency, window), total))
     }
 
@@ -208,6 +213,6 @@ impl Bulk {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn run_lines(&self, reader: impl AsyncRead + Send + Unpin + 'static) -> Result<BulkRun> {
-        self.run_stream(jsonl::requests(reader)).await
+        self.run_stream(jsonl::requests_on(reader, self.env.tasks().clone())).await
     }
 }

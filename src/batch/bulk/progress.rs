@@ -20,8 +20,8 @@ pub struct Progress {
     pub cached: u64,
     /// Items taken from the source and not finished.
     pub under_way: u64,
-    /// Input tokens of answers that came from upstream in this run, cached ones of the provider included, and of failures
-    /// that told their usage.
+    /// Input tokens of answers that came from upstream in this run, cached ones of the provider included, and of
+    /// failures that told their usage.
     pub tokens_in: u64,
     /// Output tokens of the same.
     pub tokens_out: u64,
@@ -31,7 +31,8 @@ pub struct Progress {
     pub recorded_cost: Cost,
     /// Answers from upstream whose cost is unknown: by so many [`cost`](Self::cost) is too small.
     pub unpriced: u64,
-    /// How long the run had been going when an item last finished; this, the rate and the time left stand still in between.
+    /// How long the run had been going when an item last finished; this, the rate and the time left stand still in
+    /// between.
     pub elapsed: Duration,
     /// Items finished per second, recorded ones left out: a mean in which an item counts by e^(-age / 10 s).
     pub rate: f64,
@@ -121,8 +122,8 @@ impl Tally {
         self.counted = now;
     }
 
-    /// A steady rate r leaves r * MEMORY * (1 - e^(-elapsed / MEMORY)) in `recent`, so this is without bias from the first
-    /// second on.
+    /// A steady rate r leaves r * MEMORY * (1 - e^(-elapsed / MEMORY)) in `recent`, so this is without bias from the
+    /// first second on.
     fn measure(&mut self, now: Instant) {
         let progress = &mut self.progress;
         progress.elapsed = now.saturating_duration_since(self.started);

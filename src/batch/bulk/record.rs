@@ -1,7 +1,7 @@
 //! The lines of a checkpoint.
 //!
-//! The first is [`HEAD`], each other one `{"check":"<16 hex digits>","item":<JSON>}`, the digits being the xxh3-64 of the
-//! bytes of that JSON: `{"first":{"id":…,"body":…}}` names the first item of the input, all others are answers.
+//! The first is [`HEAD`], each other one `{"check":"<16 hex digits>","item":<JSON>}`, the digits being the xxh3-64 of
+//! the bytes of that JSON: `{"first":{"id":…,"body":…}}` names the first item of the input, all others are answers.
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;

@@ -14,25 +14,26 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::ask::{Parts, Taken, ask};
+use super::ask::{Checked, Parts, Taken, ask};
 use super::progress::Tally;
-use super::{BulkItem, BulkRequest, Drain, Progress, jsonl};
+use super::{BulkItem, Drain, Progress, jsonl};
 use crate::batch::ORIGIN;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::offload::LARGE_JSON;
 
 type Asked = Pin<Box<dyn Future<Output = (BulkItem, Option<Error>)> + Send>>;
 
 /// A bulk run: a stream of one [`BulkItem`] per request.
 ///
-/// It works while it is polled and only then; nothing is spawned. An `Err` is a failure of the run itself, not of an item:
-/// the checkpoint belongs to another input, or cannot be written. What was under way is yielded before it, it is the last
-/// there is, and nothing was taken after it was found.
+/// It works while it is polled and only then; nothing is spawned. An `Err` is a failure of the run itself, not of an
+/// item: the checkpoint belongs to another input, or cannot be written. What was under way is yielded before it, it is
+/// the last there is, and nothing was taken after it was found.
 ///
 /// Dropping it cancels the calls under way; what is recorded stays recorded.
 #[must_use = "it works only while it is polled, and dropping it cancels it"]
 pub struct BulkRun {
-    source: Option<Pin<Box<dyn Stream<Item = BulkRequest> + Send>>>,
+    source: Option<Pin<Box<dyn Stream<Item = Checked> + Send>>>,
     parts: Arc<Parts>,
     env: Env,
     concurrency: usize,
@@ -55,7 +56,7 @@ pub struct BulkRun {
 
 impl BulkRun {
     pub(super) fn new(
-        source: Pin<Box<dyn Stream<Item = BulkRequest> + Send>>,
+        source: Pin<Box<dyn Stream<Item = Checked> + Send>>,
         parts: Parts,
         env: Env,
         (concurrency, window): (usize, Option<usize>),
@@ -87,8 +88,8 @@ impl BulkRun {
         }
     }
 
-    /// How far it is, to look at or to wait for changes of. Items are counted as they finish, in whatever order they are
-    /// yielded.
+    /// How far it is, to look at or to wait for changes of. Items are counted as they finish, in whatever order they
+    /// are yielded.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
@@ -103,7 +104,8 @@ impl BulkRun {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// Runs to the end; what came of it. The items are dropped, so this is for runs with a checkpoint, or to fill a cache.
+    /// Runs to the end; what came of it. The items are dropped, so this is for runs with a checkpoint, or to fill a
+    /// cache.
     ///
     /// # Errors
     /// The failure of the run itself. Failures of items are counted.
@@ -114,16 +116,21 @@ impl BulkRun {
         Ok(self.tally.progress)
     }
 
-    /// Runs to the end and writes a line of JSON per item, as [`jsonl::line`] makes it; the writer is flushed, not closed.
-    /// With a checkpoint, start with an empty file again: recorded items are written again, the same as before.
+    /// Runs to the end and writes a line of JSON per item, as [`jsonl::line`] makes it; the writer is flushed, not
+    /// closed. With a checkpoint, start with an empty file again: recorded items are written again, the same as before.
     ///
     /// # Errors
-    /// The failure of the run itself, and the writer's, of kind [`ErrorKind::Other`]; what is under way is then cancelled.
+    /// The failure of the run itself, and the writer's, of kind [`ErrorKind::Other`]; what is under way is then
+    /// cancelled.
     pub async fn write_to(mut self, mut writer: impl AsyncWrite + Send + Unpin) -> Result<Progress> {
         let failed = |error| Error::new(ErrorKind::Other, ORIGIN, "writing the results failed").with_source(error);
         while let Some(item) = self.next().await {
             match item {
-                Ok(item) => writer.write_all(&jsonl::line(&item)).await.map_err(failed)?,
+                Ok(item) => {
+                    let is_large = item.result.as_ref().is_ok_and(|answer| answer.completion().weight(0) > LARGE_JSON);
+                    let line = self.env.offload(is_large, move || jsonl::line(&item)).await;
+                    writer.write_all(&line).await.map_err(failed)?;
+                }
                 Err(error) => {
                     // The run's own failure is told, whatever the writer says; what was answered is not lost with it.
                     let _flushed = writer.flush().await;
@@ -153,7 +160,7 @@ impl BulkRun {
         self.progress.send_replace(self.tally.progress);
     }
 
-    fn start(&mut self, request: BulkRequest) {
+    fn start(&mut self, request: Checked) {
         let mut taken = Taken::new(self.taken, request);
         if self.taken == 0
             && let Some(checkpoint) = &self.parts.checkpoint

@@ -1,7 +1,7 @@
 //! What an envelope carries: an entry's JSON, pressed with lz4 when it is long.
 
 use super::header::LZ4;
-use super::{Entry, MAX_ENVELOPE, Refused};
+use super::{MAX_ENVELOPE, Refused};
 use crate::cache::wire::{self, MAX_JSON, Parsed, Unfit};
 
 /// A payload is at most so long when it is unpacked.
@@ -22,14 +22,13 @@ impl From<Unfit> for Refused {
     }
 }
 
-/// Appends the payload of this entry; its flags, and its length before it was pressed.
-pub(super) fn write(out: &mut Vec<u8>, entry: &Entry) -> Result<(u8, u32), Refused> {
-    let json = wire::write(entry)?;
+/// Appends the JSON of a payload; its flags, and its length before it was pressed.
+pub(super) fn write(out: &mut Vec<u8>, json: &[u8]) -> Result<(u8, u32), Refused> {
     let decoded = json.len() as u32;
     if json.len() > PRESS_ABOVE {
         let start = out.len();
         out.resize(start + lz4_flex::block::get_maximum_output_size(json.len()), 0);
-        let pressed = lz4_flex::block::compress_into(&json, &mut out[start..]).unwrap_or(usize::MAX);
+        let pressed = lz4_flex::block::compress_into(json, &mut out[start..]).unwrap_or(usize::MAX);
         if pressed < json.len() {
             out.truncate(start + pressed);
             return Ok((LZ4, decoded));
@@ -39,7 +38,7 @@ pub(super) fn write(out: &mut Vec<u8>, entry: &Entry) -> Result<(u8, u32), Refus
     if json.len() > MAX_ENVELOPE {
         return Err(Refused::TooLarge);
     }
-    out.extend_from_slice(&json);
+    out.extend_from_slice(json);
     Ok((0, decoded))
 }
 

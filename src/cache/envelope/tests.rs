@@ -2,6 +2,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -29,6 +30,17 @@ impl Clock for Hand {
     }
 }
 
+/// Wherever it is done, it is this that is done.
+impl Envelopes {
+    fn encode_here(&self, probe: &Probe, entry: &Entry) -> Result<Vec<u8>, Refused> {
+        self.sealing(probe, entry)?.seal()
+    }
+
+    fn decode_here(&self, bytes: &[u8], probe: &Probe) -> Result<Entry, Refused> {
+        self.opening(bytes, probe)?.0.open(bytes)?.entry(probe)
+    }
+}
+
 struct Setup {
     clock: Arc<Hand>,
     probe: Probe,
@@ -49,11 +61,11 @@ impl Setup {
     }
 
     fn plain(&self) -> Envelopes {
-        Envelopes::new(self.clock.clone(), None)
+        Envelopes::new(self.clock.clone(), None, TaskTracker::new())
     }
 
     fn keyed(&self, key: MacKey) -> Envelopes {
-        Envelopes::new(self.clock.clone(), Some(key))
+        Envelopes::new(self.clock.clone(), Some(key), TaskTracker::new())
     }
 
     fn advance(&self, seconds: i64) {
@@ -93,7 +105,7 @@ fn corpus(setup: &Setup) -> Vec<(Envelopes, Vec<u8>, Entry)> {
         [(setup.plain(), 0), (setup.plain(), 30), (setup.keyed(key()), 0), (setup.keyed(key()), 30)]
     {
         let entry = setup.entry("Rayleigh scattering.", chunks);
-        all.push((envelopes.clone(), envelopes.encode(&setup.probe, &entry).unwrap(), entry));
+        all.push((envelopes.clone(), envelopes.encode_here(&setup.probe, &entry).unwrap(), entry));
     }
     all
 }
@@ -109,7 +121,7 @@ fn resealed(mut bytes: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 /// An envelope around any JSON.
 fn around(setup: &Setup, json: &[u8]) -> Vec<u8> {
-    let bytes = setup.plain().encode(&setup.probe, &setup.entry("", 0)).unwrap();
+    let bytes = setup.plain().encode_here(&setup.probe, &setup.entry("", 0)).unwrap();
     resealed(bytes, |bytes| {
         let labels = usize::from(u16::from_le_bytes([bytes[6], bytes[7]]));
         bytes.truncate(HEADER + labels);
@@ -125,14 +137,14 @@ fn around(setup: &Setup, json: &[u8]) -> Vec<u8> {
 fn what_goes_in_comes_out() {
     let setup = Setup::new();
     for (envelopes, bytes, entry) in corpus(&setup) {
-        let found = envelopes.decode(&bytes, &setup.probe).unwrap();
+        let found = envelopes.decode_here(&bytes, &setup.probe).unwrap();
         assert!(same(&found, &entry));
         assert_eq!(found.expires(), entry.expires());
     }
     let long = setup.entry(&"blue sky ".repeat(10_000), 3_000);
-    let bytes = setup.plain().encode(&setup.probe, &long).unwrap();
+    let bytes = setup.plain().encode_here(&setup.probe, &long).unwrap();
     assert!(bytes.len() < 90_000, "{} bytes: not pressed", bytes.len());
-    assert!(same(&setup.plain().decode(&bytes, &setup.probe).unwrap(), &long));
+    assert!(same(&setup.plain().decode_here(&bytes, &setup.probe).unwrap(), &long));
 }
 
 #[test]
@@ -147,28 +159,46 @@ fn vectors_and_values_come_out_to_the_bit() {
     for payload in [vector(Vector::Floats(floats)), vector(Vector::Base64("AAAA".into()))] {
         let Payload::Vector(stored) = &payload else { unreachable!() };
         let entry = Entry::of(&setup.probe, payload.clone(), setup.clock.0, TTL);
-        let bytes = setup.plain().encode(&setup.probe, &entry).unwrap();
-        let found = setup.plain().decode(&bytes, &setup.probe).unwrap();
+        let bytes = setup.plain().encode_here(&setup.probe, &entry).unwrap();
+        let found = setup.plain().decode_here(&bytes, &setup.probe).unwrap();
         assert!(matches!(found.payload(), Payload::Vector(found) if found == stored));
     }
     let value = Arc::new(vec![(0.1_f64, "text".to_owned()), (f64::MIN_POSITIVE, "\u{0}".to_owned())]);
     let stored = StoredValue::new(&value).unwrap();
     let entry = Entry::of(&setup.probe, Payload::Value(Arc::new(stored)), setup.clock.0, TTL);
-    let bytes = setup.plain().encode(&setup.probe, &entry).unwrap();
-    let found = setup.plain().decode(&bytes, &setup.probe).unwrap();
+    let bytes = setup.plain().encode_here(&setup.probe, &entry).unwrap();
+    let found = setup.plain().decode_here(&bytes, &setup.probe).unwrap();
     let Payload::Value(found) = found.payload() else { panic!("{found:?}") };
     assert_eq!(found.get::<Vec<(f64, String)>>(), Some(value));
     assert_eq!(found.get::<u8>(), None, "another type");
     let failure = Payload::Failure(crate::Error::new(crate::ErrorKind::Other, "test", "failed"));
     let entry = Entry::of(&setup.probe, failure, setup.clock.0, TTL);
-    assert!(setup.plain().encode(&setup.probe, &entry).is_err(), "failures stay in the process");
+    assert!(setup.plain().encode_here(&setup.probe, &entry).is_err(), "failures stay in the process");
+}
+
+/// Long texts leave the thread, at whose first poll short ones are done.
+#[tokio::test]
+async fn what_is_large_is_written_and_read_elsewhere() {
+    let setup = Setup::new();
+    let envelopes = setup.keyed(MacKey::new(1, [1; 32]));
+    let small = setup.entry("blue sky", 0);
+    let bytes = envelopes.encode(&setup.probe, &small).now_or_never().unwrap().unwrap();
+    assert!(same(&envelopes.decode(bytes, &setup.probe).now_or_never().unwrap().unwrap(), &small));
+    let entry = setup.entry(&"blue sky ".repeat(1_700_000), 0);
+    let mut encoding = std::pin::pin!(envelopes.encode(&setup.probe, &entry));
+    assert!(futures_util::poll!(&mut encoding).is_pending());
+    let bytes = encoding.await.unwrap();
+    assert_eq!(bytes, envelopes.encode_here(&setup.probe, &entry).unwrap());
+    let mut decoding = std::pin::pin!(envelopes.decode(bytes, &setup.probe));
+    assert!(futures_util::poll!(&mut decoding).is_pending());
+    assert!(same(&decoding.await.unwrap(), &entry));
 }
 
 #[test]
 fn the_head_tells_who_is_selected() {
     let setup = Setup::new();
     let entry = setup.entry("hi", 0);
-    let bytes = setup.plain().encode(&setup.probe, &entry).unwrap();
+    let bytes = setup.plain().encode_here(&setup.probe, &entry).unwrap();
     let head = |length: usize, selector: Selector| label::head(&bytes[..length], &selector);
     let Head::Needs(length) = head(HEADER, Selector::Tag("a".into())) else { panic!("the labels follow") };
     for (selector, taken) in [
@@ -192,9 +222,9 @@ fn the_head_tells_who_is_selected() {
 fn life_after_freshness_is_kept() {
     let setup = Setup::new();
     let entry = setup.entry("hi", 0).with_grace(TTL);
-    let bytes = setup.plain().encode(&setup.probe, &entry).unwrap();
+    let bytes = setup.plain().encode_here(&setup.probe, &entry).unwrap();
     setup.advance(90);
-    let found = setup.plain().decode(&bytes, &setup.probe).unwrap();
+    let found = setup.plain().decode_here(&bytes, &setup.probe).unwrap();
     assert!(found.fresh_until() <= setup.clock.0, "stale");
     assert_eq!(found.expires(), setup.clock.0 + Duration::from_secs(30));
 }
@@ -206,13 +236,13 @@ fn every_bit_flip_and_every_cut_is_refused() {
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(envelopes.decode(&flipped, &setup.probe).is_err(), "bit {bit}");
+            assert!(envelopes.decode_here(&flipped, &setup.probe).is_err(), "bit {bit}");
         }
         for length in 0..bytes.len() {
-            assert!(envelopes.decode(&bytes[..length], &setup.probe).is_err(), "{length} bytes");
+            assert!(envelopes.decode_here(&bytes[..length], &setup.probe).is_err(), "{length} bytes");
         }
         let longer = [&bytes[..], &[0]].concat();
-        assert_eq!(envelopes.decode(&longer, &setup.probe).unwrap_err(), Refused::Checksum);
+        assert_eq!(envelopes.decode_here(&longer, &setup.probe).unwrap_err(), Refused::Checksum);
     }
 }
 
@@ -220,7 +250,7 @@ fn every_bit_flip_and_every_cut_is_refused() {
 fn each_fault_has_its_reason() {
     let setup = Setup::new();
     let (envelopes, bytes, entry) = corpus(&setup).swap_remove(0);
-    let decode = |bytes: &[u8]| envelopes.decode(bytes, &setup.probe).unwrap_err();
+    let decode = |bytes: &[u8]| envelopes.decode_here(bytes, &setup.probe).unwrap_err();
     assert_eq!(decode(b""), Refused::NotOurs);
     assert_eq!(decode(b"{\"completion\":{}}"), Refused::NotOurs);
     assert_eq!(decode(&resealed(bytes.clone(), |bytes| bytes[4] = 1)), Refused::Version);
@@ -235,8 +265,8 @@ fn each_fault_has_its_reason() {
     assert_eq!(decode(&resealed(bytes.clone(), |bytes| bytes[5] = LZ4)), Refused::Payload);
     assert_eq!(decode(&around(&setup, b"{\"completion\": 7}")), Refused::Payload);
     assert_eq!(decode(&around(&setup, b"{\"completion\":{},\"more\":1}")), Refused::Payload);
-    assert_eq!(envelopes.decode(&bytes, &setup.other()).unwrap_err(), Refused::WrongKey);
-    assert_eq!(envelopes.encode(&setup.other(), &entry).unwrap_err(), Refused::WrongKey);
+    assert_eq!(envelopes.decode_here(&bytes, &setup.other()).unwrap_err(), Refused::WrongKey);
+    assert_eq!(envelopes.encode_here(&setup.other(), &entry).unwrap_err(), Refused::WrongKey);
 }
 
 #[test]
@@ -246,11 +276,11 @@ fn deep_nesting_is_refused_both_ways() {
     for place in ["{\"completion\":{\"x\":@}}", "{\"completion\":{},\"chunks\":[{\"x\":@}]}"] {
         for depth in [10_000, 200, 128] {
             let json = place.replace('@', &nested(depth));
-            let refused = setup.plain().decode(&around(&setup, json.as_bytes()), &setup.probe).unwrap_err();
+            let refused = setup.plain().decode_here(&around(&setup, json.as_bytes()), &setup.probe).unwrap_err();
             assert_eq!(refused, Refused::TooDeep, "{depth}");
         }
         let shallow = place.replace('@', &nested(100));
-        assert!(setup.plain().decode(&around(&setup, shallow.as_bytes()), &setup.probe).is_ok());
+        assert!(setup.plain().decode_here(&around(&setup, shallow.as_bytes()), &setup.probe).is_ok());
     }
     // Whatever can be written can be read again, to the level.
     for depth in 100..128 {
@@ -258,8 +288,8 @@ fn deep_nesting_is_refused_both_ways() {
         let value: Value = serde_json::from_str(&nested(depth)).unwrap_or_default();
         completion.extra.insert("x".into(), value);
         let entry = Entry::new(&setup.probe, Arc::new(completion), Arc::from([]), setup.clock.0, TTL, None);
-        match setup.plain().encode(&setup.probe, &entry) {
-            Ok(bytes) => assert!(setup.plain().decode(&bytes, &setup.probe).is_ok(), "{depth}"),
+        match setup.plain().encode_here(&setup.probe, &entry) {
+            Ok(bytes) => assert!(setup.plain().decode_here(&bytes, &setup.probe).is_ok(), "{depth}"),
             Err(reason) => assert!(reason == Refused::TooDeep && depth > 120, "{depth}: {reason}"),
         }
     }
@@ -272,7 +302,7 @@ fn too_much_is_not_even_written() {
     for text in [noise, "a".repeat(17 << 20)] {
         let completion = ChatCompletion { choices: vec![Choice::text(text)], ..ChatCompletion::default() };
         let entry = Entry::new(&setup.probe, Arc::new(completion), Arc::from([]), setup.clock.0, TTL, None);
-        assert_eq!(setup.plain().encode(&setup.probe, &entry).unwrap_err(), Refused::TooLarge);
+        assert_eq!(setup.plain().encode_here(&setup.probe, &entry).unwrap_err(), Refused::TooLarge);
     }
 }
 
@@ -280,9 +310,9 @@ fn too_much_is_not_even_written() {
 fn only_the_holder_of_the_secret_can_write() {
     let setup = Setup::new();
     let (old, new) = ([1; 32], [2; 32]);
-    let signed = setup.keyed(MacKey::new(1, old)).encode(&setup.probe, &setup.entry("hi", 0)).unwrap();
-    let plain = setup.plain().encode(&setup.probe, &setup.entry("hi", 0)).unwrap();
-    let reads = |key: MacKey, bytes: &[u8]| setup.keyed(key).decode(bytes, &setup.probe).map(drop);
+    let signed = setup.keyed(MacKey::new(1, old)).encode_here(&setup.probe, &setup.entry("hi", 0)).unwrap();
+    let plain = setup.plain().encode_here(&setup.probe, &setup.entry("hi", 0)).unwrap();
+    let reads = |key: MacKey, bytes: &[u8]| setup.keyed(key).decode_here(bytes, &setup.probe).map(drop);
     assert_eq!(reads(MacKey::new(1, old), &signed), Ok(()));
     assert_eq!(reads(MacKey::new(2, new).accepting(1, old), &signed), Ok(()));
     assert_eq!(reads(MacKey::new(2, new), &signed), Err(Refused::Mac));
@@ -300,18 +330,18 @@ fn only_the_holder_of_the_secret_can_write() {
 fn life_ends_in_time_whatever_the_clocks_say() {
     let setup = Setup::new();
     let envelopes = setup.plain();
-    let bytes = envelopes.encode(&setup.probe, &setup.entry("hi", 0)).unwrap();
+    let bytes = envelopes.encode_here(&setup.probe, &setup.entry("hi", 0)).unwrap();
     setup.advance(45);
-    let found = envelopes.decode(&bytes, &setup.probe).unwrap();
+    let found = envelopes.decode_here(&bytes, &setup.probe).unwrap();
     assert_eq!(found.expires(), setup.clock.0 + Duration::from_secs(15));
     setup.advance(15);
-    assert_eq!(envelopes.decode(&bytes, &setup.probe).unwrap_err(), Refused::Expired);
+    assert_eq!(envelopes.decode_here(&bytes, &setup.probe).unwrap_err(), Refused::Expired);
     // Our clock falls back by years: it was made in the future, and lives no longer than it was meant to.
     setup.advance(-100_000_000);
-    let found = envelopes.decode(&bytes, &setup.probe).unwrap();
+    let found = envelopes.decode_here(&bytes, &setup.probe).unwrap();
     assert!(found.expires() <= setup.clock.0 + TTL);
     setup.advance(500_000_000);
-    assert_eq!(envelopes.decode(&bytes, &setup.probe).unwrap_err(), Refused::Expired);
+    assert_eq!(envelopes.decode_here(&bytes, &setup.probe).unwrap_err(), Refused::Expired);
     // Times that cannot be.
     for (created, expires) in [(0_u64, u64::MAX), (u64::MAX, 0), (u64::MAX, u64::MAX), (u64::MAX - 1, u64::MAX)] {
         let odd = resealed(bytes.clone(), |bytes| {
@@ -319,7 +349,7 @@ fn life_ends_in_time_whatever_the_clocks_say() {
             bytes[28..36].copy_from_slice(&expires.to_le_bytes());
             bytes[36..44].copy_from_slice(&expires.to_le_bytes());
         });
-        let _ = envelopes.decode(&odd, &setup.probe);
+        let _ = envelopes.decode_here(&odd, &setup.probe);
     }
 }
 
@@ -329,13 +359,13 @@ proptest! {
     #[test]
     fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), flags in 0_u8..4, reseal: bool) {
         let setup = Setup::new();
-        prop_assert!(setup.plain().decode(&bytes, &setup.probe).is_err());
+        prop_assert!(setup.plain().decode_here(&bytes, &setup.probe).is_err());
         // The same behind a good header and a good checksum.
         let mut wrapped = around(&setup, &bytes);
         if reseal {
             wrapped = resealed(wrapped, |wrapped| wrapped[5] = flags);
         }
-        let _ = setup.plain().decode(&wrapped, &setup.probe);
+        let _ = setup.plain().decode_here(&wrapped, &setup.probe);
     }
 
     #[test]
@@ -350,7 +380,7 @@ proptest! {
         let chunks = texts.iter().map(|text| Arc::new(ChatChunk::text_delta("m", text.clone()))).collect();
         let entry = Entry::new(&setup.probe, Arc::new(completion), chunks, setup.clock.0, TTL, None);
         let envelopes = if keyed { setup.keyed(MacKey::new(3, [5; 32])) } else { setup.plain() };
-        let bytes = envelopes.encode(&setup.probe, &entry).unwrap();
-        prop_assert!(same(&envelopes.decode(&bytes, &setup.probe).unwrap(), &entry));
+        let bytes = envelopes.encode_here(&setup.probe, &entry).unwrap();
+        prop_assert!(same(&envelopes.decode_here(&bytes, &setup.probe).unwrap(), &entry));
     }
 }

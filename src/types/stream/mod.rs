@@ -185,6 +185,8 @@ impl ChatStream {
     pub async fn collect_with(mut self, mut each: impl FnMut(&ChatChunk)) -> Result<ChatResponse> {
         let mut assembler = Assembler::new();
         while let Some(event) = self.next().await {
+            // A stream that is replayed never waits by itself.
+            tokio::task::coop::consume_budget().await;
             match event? {
                 StreamEvent::Chunk(chunk) => {
                     each(&chunk);

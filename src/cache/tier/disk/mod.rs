@@ -3,12 +3,12 @@
 //! # What it does
 //!
 //! An entry is appended, in its envelope, to the newest segment; its place is remembered in memory under its key, some
-//! 100 bytes per entry. A look-up reads exactly that place, and what it reads must carry the right checksum and the full
-//! key. When the cap is reached the oldest segment goes: first in, first out, without rewriting anything.
+//! 100 bytes per entry. A look-up reads exactly that place, and what it reads must carry the right checksum and the
+//! full key. When the cap is reached the oldest segment goes: first in, first out, without rewriting anything.
 //!
 //! What was replaced, removed or has expired takes room, on disk and in the index, until its segment goes. Nothing is
-//! compacted: answers are seldom replaced before they expire, and a segment in which nothing is alive goes as soon as it
-//! is the oldest. Whoever gives lives of very different length keeps long ones no longer than the cap holds out.
+//! compacted: answers are seldom replaced before they expire, and a segment in which nothing is alive goes as soon as
+//! it is the oldest. Whoever gives lives of very different length keeps long ones no longer than the cap holds out.
 //!
 //! # Why a log of our own
 //!
@@ -33,24 +33,25 @@
 //!
 //! A look-up reads what the system has cached at once, in about a microsecond; on Linux it can tell. What is not cached
 //! is read on a blocking thread, so that a slow disk stops nobody else. Answers are packed and parsed on the caller's
-//! thread, some milliseconds for the largest.
+//! thread; those of more than 256 KiB, which take a millisecond, are packed where they are written and parsed on a
+//! blocking thread.
 //!
-//! Puts and removals are done on a blocking thread one by one, in the order they were asked for; those that come while one
-//! is under way share its hop, which costs some 7 us. The hop stays, for a write waits for the disk whenever the
+//! Puts and removals are done on a blocking thread one by one, in the order they were asked for; those that come while
+//! one is under way share its hop, which costs some 7 us. The hop stays, for a write waits for the disk whenever the
 //! system has too much unwritten. At most 64 may wait: when the disk does not keep up, puts are declined with an error.
 //!
 //! # When things go wrong
 //!
 //! A process killed at any moment leaves at worst a cut record at the end, which is taken away. Damage elsewhere is a
-//! miss; reading goes on at the next good record. What is removed is marked in place and by a new record, so that it stays
-//! removed; what is replaced is marked in place, so that damage to the new entry does not bring the old one back. The
-//! marks of replaced entries are not forced out: after a loss of power and damage the older entry, if it is still alive,
-//! may be served. Full or read-only disks fail puts, which then change nothing, and what is there is still found. Only one
-//! process can have the folder open; it is free when the last write has ended. A file removed under a reader takes its
-//! room until that read is done.
+//! miss; reading goes on at the next good record. What is removed is marked in place and by a new record, so that it
+//! stays removed; what is replaced is marked in place, so that damage to the new entry does not bring the old one back.
+//! The marks of replaced entries are not forced out: after a loss of power and damage the older entry, if it is still
+//! alive, may be served. Full or read-only disks fail puts, which then change nothing, and what is there is still
+//! found. Only one process can have the folder open; it is free when the last write has ended. A file removed under a
+//! reader takes its room until that read is done.
 //!
-//! A clock that is set ahead makes entries expire, and the next put may remove them for good. Set back, it hides the entries
-//! from the future, whose age nobody knows, until it has caught up.
+//! A clock that is set ahead makes entries expire, and the next put may remove them for good. Set back, it hides the
+//! entries from the future, whose age nobody knows, until it has caught up.
 //!
 //! # Cancellation
 //!
@@ -73,10 +74,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::task::TaskTracker;
 
 pub use builder::{DiskBuilder, DiskSync};
 
-use crate::cache::envelope::{Envelopes, Refusals, Refused};
+use crate::cache::envelope::{Envelopes, Refusals, Refused, Sealing};
 use crate::cache::{CacheKey, CacheTier, Entry, Probe, Selector};
 use crate::env::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -100,7 +102,7 @@ pub struct Disk {
     clock: Arc<dyn Clock>,
     writes: Queue,
     places: Arc<Semaphore>,
-    refusals: Refusals,
+    refusals: Arc<Refusals>,
     errors: AtomicU64,
     damaged: u64,
 }
@@ -137,7 +139,7 @@ impl Disk {
 
     fn start(settings: DiskBuilder, segment_bytes: u64) -> Result<Self> {
         let DiskBuilder { folder, max_bytes, segment_bytes: _, sync, mac, clock } = settings;
-        let envelopes = Envelopes::new(Arc::clone(&clock), mac);
+        let envelopes = Envelopes::new(Arc::clone(&clock), mac, TaskTracker::new());
         let refuse = |advice: &str| Error::config("disk", "folder", folder.display(), advice);
         let failed = |error: io::Error| refuse(&format!("cannot be used: {error}")).with_source(error);
         let lock = files::hold(&folder).map_err(failed)?;
@@ -156,7 +158,7 @@ impl Disk {
             clock,
             writes: Queue::default(),
             places: Arc::new(Semaphore::new(WAITING)),
-            refusals: Refusals::default(),
+            refusals: Arc::default(),
             errors: AtomicU64::new(0),
             damaged,
         })
@@ -267,7 +269,7 @@ impl CacheTier for Disk {
         let decoded = match slot.life.is_on(self.envelopes.wall_ms()) {
             false => Err(Refused::Expired),
             true => match self.read(slot, segment).await? {
-                Some(bytes) => self.envelopes.decode(&bytes, probe),
+                Some(bytes) => self.envelopes.decode(bytes, probe).await,
                 None => Err(Refused::Checksum),
             },
         };
@@ -280,25 +282,32 @@ impl CacheTier for Disk {
         }
     }
 
-    /// An answer that is too large for an envelope (4 MiB) or a segment is not kept, and counted; what it was to replace
-    /// goes. A put that fails changes nothing.
+    /// An answer that is too large for an envelope (4 MiB) or a segment is not kept, and counted; what it was to
+    /// replace goes. A put that fails changes nothing.
     async fn put(&self, probe: &Probe, entry: Arc<Entry>) -> Result<()> {
         let (key, place) = (probe.key(), self.place()?);
         let now = self.now();
-        let record = self.envelopes.encode(probe, &entry).and_then(|envelope| {
-            let record = log::record(&envelope, self.life(&entry, now), &key);
-            if self.log.takes(record.len()) { Ok(record) } else { Err(Refused::TooLarge) }
-        });
-        match record {
-            Ok(record) => self.write(place, move |log| log.append(&record, &key, now)).await,
-            Err(reason) => {
-                self.refusals.count(reason);
-                if reason != Refused::WrongKey {
-                    self.write(place, move |log| log.remove(&key, None, now)).await?;
-                }
-                Ok(())
+        let life = self.life(&entry, now);
+        let envelope: Box<dyn FnOnce() -> _ + Send> = match self.envelopes.sealing(probe, &entry) {
+            // Made where it is written, in its turn: what is asked for after this comes after this.
+            Ok(sealing) if sealing.is_large() => Box::new(|| sealing.seal()),
+            sealing => {
+                let envelope = sealing.and_then(Sealing::seal);
+                Box::new(|| envelope)
             }
-        }
+        };
+        let refusals = Arc::clone(&self.refusals);
+        let write = move |log: &Log| {
+            let record = envelope().map(|envelope| log::record(&envelope, life, &key));
+            match record.and_then(|record| if log.takes(record.len()) { Ok(record) } else { Err(Refused::TooLarge) }) {
+                Ok(record) => log.append(&record, &key, now),
+                Err(reason) => {
+                    refusals.count(reason);
+                    if reason == Refused::WrongKey { Ok(()) } else { log.remove(&key, None, now).map(drop) }
+                }
+            }
+        };
+        self.write(place, write).await
     }
 
     /// Waits until the removal is on the disk itself. A tag, a pattern or a namespace takes a read of the head of every

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::task::TaskTracker;
 
 pub use builder::ObjectsBuilder;
 /// The crate that the stores come from, in the version that this tier takes.
@@ -127,7 +128,7 @@ impl Objects {
             names,
             wire: Wire::new(Arc::clone(&settings.store), Arc::clone(&settings.clock)),
             places: Semaphore::new(settings.max_in_flight),
-            envelopes: Envelopes::new(Arc::clone(&settings.clock), settings.mac.clone()),
+            envelopes: Envelopes::new(Arc::clone(&settings.clock), settings.mac.clone(), TaskTracker::new()),
             refusals: Refusals::default(),
             errors: AtomicU64::new(0),
             settings,
@@ -158,7 +159,7 @@ impl Objects {
         let reason = match self.wire.read(until, &name, None, MAX_ENVELOPE).await? {
             Found::Nothing => return Ok(None),
             Found::TooLarge => Refused::TooLarge,
-            Found::Bytes(bytes) => match self.envelopes.decode(&bytes, probe) {
+            Found::Bytes(bytes) => match self.envelopes.decode(bytes, probe).await {
                 Ok(entry) => return Ok(Some(Arc::new(entry))),
                 Err(reason) => reason,
             },
@@ -176,12 +177,11 @@ impl Objects {
     }
 
     async fn keep(&self, probe: &Probe, entry: &Entry) -> Result<()> {
-        let now = self.settings.clock.now();
-        if self.settings.read_only || entry.expires() <= now {
+        if self.settings.read_only || entry.expires() <= self.settings.clock.now() {
             return Ok(());
         }
         let _place = self.place()?;
-        let bytes = match self.envelopes.encode(probe, entry) {
+        let bytes = match self.envelopes.encode(probe, entry).await {
             Ok(bytes) => bytes,
             Err(reason) => {
                 self.refusals.count(reason);
@@ -190,7 +190,8 @@ impl Objects {
         };
         let until = self.wire.until(self.settings.put_timeout);
         let name = self.names.of(probe.namespace(), &probe.key());
-        self.wire.write(until, &name, bytes, self.caching(entry, now)).await
+        let caching = self.caching(entry, self.settings.clock.now());
+        self.wire.write(until, &name, bytes, caching).await
     }
 
     /// For how long caches on the way may serve it without asking: as long as it is fresh, so that they see what replaces

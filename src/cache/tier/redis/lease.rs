@@ -79,9 +79,10 @@ impl Redis {
 
     pub(super) async fn keep_leased(&self, probe: &Probe, entry: &Entry, lease: &Lease) -> Result<bool> {
         let budget = self.0.settings.put_timeout;
+        let value = self.0.envelopes.encode(probe, entry).await;
         let life = entry.expires().saturating_duration_since(self.0.settings.clock.now());
         // Too large, too deep, or over already: declined, as any tier may, and nobody is to wait for it.
-        let (Ok(value), false) = (self.0.envelopes.encode(probe, entry), life.as_millis() == 0) else {
+        let (Ok(value), false) = (value, life.as_millis() == 0) else {
             self.release_lease(lease, OPEN_FOR).await?;
             return Ok(true);
         };

@@ -101,7 +101,7 @@ impl Redis {
     fn new(settings: RedisBuilder, connection: Connection) -> Self {
         Self(Arc::new(Shared {
             names: Names(settings.prefix.clone()),
-            envelopes: Envelopes::new(Arc::clone(&settings.clock), settings.mac.clone()),
+            envelopes: Envelopes::new(Arc::clone(&settings.clock), settings.mac.clone(), connection.tasks().clone()),
             refusals: Refusals::default(),
             feed: Mutex::default(),
             settings,
@@ -168,7 +168,7 @@ impl Redis {
         if found.is_empty() {
             return Ok(None);
         }
-        match shared.envelopes.decode(&found, probe) {
+        match shared.envelopes.decode(found, probe).await {
             Ok(entry) => Ok(Some(Arc::new(entry))),
             // Redis drops it by itself.
             Err(Refused::Expired) => Ok(None),
@@ -188,7 +188,7 @@ impl Redis {
         let (_place, lane) = self.0.connection.enter()?;
         let clock = &self.0.settings.clock;
         // Too large or too deep: declined, as any tier may.
-        let Ok(value) = self.0.envelopes.encode(probe, entry) else { return Ok(()) };
+        let Ok(value) = self.0.envelopes.encode(probe, entry).await else { return Ok(()) };
         let life = entry.expires().saturating_duration_since(clock.now()).as_millis();
         if life == 0 {
             return Ok(());
