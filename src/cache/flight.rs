@@ -71,21 +71,24 @@ impl Flights {
         &self.shards[(fingerprint >> 124) as usize]
     }
 
-    /// Joins the flight of this request, or starts one with `source` that can be selected by `labels`.
+    /// Joins the flight of this request, or starts one with `source` that can be selected by `labels`. One that may take
+    /// hours (`defers`) is joined only by those who may wait for hours; who may not takes its place for those who come.
     ///
     /// # Errors
     /// When the request is asked from inside its own flight: it would wait for itself.
     pub(super) fn join(
         self: &Arc<Self>,
         probe: Probe,
+        defers: bool,
         labels: impl FnOnce() -> Labels,
         source: impl FnOnce(Arc<Probe>) -> FlightSource,
     ) -> Result<Listener> {
         let fingerprint = probe.fingerprint();
         let mut flights = self.shard(fingerprint).lock();
         let known = flights.get(&fingerprint);
-        let flight = match known {
-            Some(flight) if *flight.probe.bytes() == *probe.bytes() => {
+        let equal = known.filter(|flight| *flight.probe.bytes() == *probe.bytes());
+        let flight = match equal {
+            Some(flight) if defers || !flight.defers => {
                 if is_polling(flight) {
                     let advice = "the wrapped client asked its own cache for the request it is answering";
                     return Err(Error::new(ErrorKind::InvalidRequest, "cache", advice));
@@ -95,8 +98,8 @@ impl Flights {
                 return Ok(Listener::new(self, flight, false));
             }
             _ => {
-                let shared = known.is_none();
-                let flight = Flight::new(probe, labels(), source);
+                let shared = known.is_none() || equal.is_some();
+                let flight = Flight::new(probe, defers, labels(), source);
                 // Two requests with one fingerprint fly apart: the second is nobody's to join.
                 if shared {
                     flights.insert(fingerprint, Arc::clone(&flight));
@@ -119,7 +122,7 @@ impl Flights {
         if flights.contains_key(&fingerprint) {
             return None;
         }
-        let flight = Flight::new(probe, labels, source);
+        let flight = Flight::new(probe, false, labels, source);
         flights.insert(fingerprint, Arc::clone(&flight));
         Some(Listener::new(self, flight, true))
     }
@@ -154,6 +157,8 @@ impl Flights {
 
 struct Flight {
     probe: Arc<Probe>,
+    /// Whether it may take hours.
+    defers: bool,
     /// What its starter's answer can be selected by.
     labels: Labels,
     hub: Arc<Hub>,
@@ -163,11 +168,11 @@ struct Flight {
 
 impl Flight {
     /// With one listener, who is yet to be made.
-    fn new(probe: Probe, labels: Labels, source: impl FnOnce(Arc<Probe>) -> FlightSource) -> Arc<Self> {
+    fn new(probe: Probe, defers: bool, labels: Labels, source: impl FnOnce(Arc<Probe>) -> FlightSource) -> Arc<Self> {
         let probe = Arc::new(probe);
         let hub = Arc::new(Hub(Mutex::new(Log { listeners: 1, ..Log::default() }), AtomicBool::new(true)));
         let source = Mutex::new(Some(source(Arc::clone(&probe))));
-        Arc::new(Self { probe, labels, hub, source })
+        Arc::new(Self { probe, defers, labels, hub, source })
     }
 
     fn is_taken(&self, selector: &Selector) -> bool {

@@ -191,7 +191,8 @@ impl Cached {
     fn listen(&self, probe: Probe, request: &ChatRequest, streaming: bool) -> Result<Listener> {
         let question = Question { request: request.clone(), streaming, seen: None };
         let (parts, labels) = (Arc::clone(&self.0), question.labels());
-        self.0.shared.flights.join(probe, || labels, |probe| fly(parts, probe, question))
+        let defers = !streaming && self.0.env.defers(&request.extensions);
+        self.0.shared.flights.join(probe, defers, || labels, |probe| fly(parts, probe, question))
     }
 
     /// Whether a joined flight failed for a reason that was its starter's alone: the starter's deadline, or a remembered

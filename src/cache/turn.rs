@@ -47,8 +47,9 @@ impl Parts {
     /// Waits until the answer is there or it is our turn to ask.
     pub(super) async fn turn(&self, space: &Space, probe: &Arc<Probe>, question: &Question) -> Turn {
         let control = question.request.extensions.get::<CacheControl>();
-        // What is not to be kept, or not to be taken from others, is nobody else's business.
-        if control.is_some_and(|control| !keeps(control) || control.no_cache) {
+        // What is not to be kept, or not to be taken from others, is nobody else's business; and nobody waits for hours.
+        let alone = control.is_some_and(|control| !keeps(control) || control.no_cache);
+        if alone || self.env.defers(&question.request.extensions) {
             return Turn::Ask(None);
         }
         let look = |probe: Probe| async move { self.stored_meanwhile(space, &probe, question).await };

@@ -16,7 +16,7 @@ pub use random::{Random, SeededRandom, ThreadRandom};
 
 use crate::offload::offload;
 use crate::tokens::{ContextWindows, Counters, TokenCounter};
-use crate::types::PriceTable;
+use crate::types::{Deferrable, Extensions, PriceTable};
 
 pub(crate) use clock::after;
 
@@ -36,6 +36,7 @@ struct Parts {
     observers: Arc<[Arc<dyn Observer>]>,
     tasks: TaskTracker,
     closing: CancellationToken,
+    deferral: Option<Duration>,
 }
 
 impl Env {
@@ -50,6 +51,7 @@ impl Env {
             observers: Arc::from([]),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            deferral: None,
         }))
     }
 
@@ -99,6 +101,16 @@ impl Env {
     #[cfg(feature = "redis")]
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.0.clock
+    }
+
+    /// Says that calls whose deadline is so far away may be left to a batch.
+    pub(crate) fn with_deferral(self, least: Duration) -> Self {
+        self.edit(|parts| parts.deferral = Some(least))
+    }
+
+    /// Whether a call with these controls may be left to a batch, for hours.
+    pub(crate) fn defers(&self, extensions: &Extensions) -> bool {
+        self.0.deferral.is_some_and(|least| Deferrable::may_wait(extensions, self.now(), least))
     }
 
     /// Monotonic time.

@@ -201,6 +201,7 @@ impl Core {
 
     /// Looks, as the waiter in this seat: whether it must set a timer.
     pub(super) fn look(&mut self, seat: Seat, now: Instant) -> Option<Instant> {
+        self.rates.see(now);
         if self.told.is_some_and(|(who, _)| who == seat) {
             self.let_in(Some(seat), now);
         }

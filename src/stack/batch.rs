@@ -18,7 +18,8 @@ impl Builder {
     }
 
     /// Leaves calls that can wait for hours to a provider's batches, at half the price.
-    pub fn defer(self, defer: DeferLayer) -> Self {
+    pub fn defer(mut self, defer: DeferLayer) -> Self {
+        self.env = self.env.with_deferral(defer.min_wait());
         self.set(Slot::Batch, Side::First, defer)
     }
 }

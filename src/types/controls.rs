@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::Extensions;
+
 /// How much a call matters. Higher goes first; equals go in order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Priority {
@@ -27,6 +29,17 @@ pub enum Deferrable {
     No,
     /// Also without a deadline. One that is too near still keeps it from being deferred.
     Yes,
+}
+
+impl Deferrable {
+    /// Whether a call with these controls may be left to a batch, where those are whose deadline is so far away.
+    pub(crate) fn may_wait(extensions: &Extensions, now: Instant, least: Duration) -> bool {
+        match (extensions.get::<Self>(), extensions.get::<Deadline>()) {
+            (Some(Self::No), _) => false,
+            (_, Some(Deadline(until))) => until.saturating_duration_since(now) >= least,
+            (control, None) => control == Some(&Self::Yes),
+        }
+    }
 }
 
 /// Whose call this is. It separates cache entries: two tenants never share an answer.

@@ -3,8 +3,8 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,21 +14,30 @@ use sluicegate::schedule::{Admission, AdmissionGate, Job, Limit, Outcome, Permit
 use sluicegate::types::{Price, PriceTable, Usage};
 use sluicegate::{Env, Result};
 
-/// Stands where it is put; it may be put back.
-#[derive(Debug, Clone)]
-struct Hand(Instant, Arc<AtomicU64>);
+/// Stands where it is put, and may be put back; and remembers the latest time that anybody was told.
+#[derive(Debug, Clone, Default)]
+struct Hand {
+    stands: Arc<AtomicU64>,
+    told: Arc<AtomicU64>,
+}
+
+/// When time began.
+static START: LazyLock<Instant> = LazyLock::new(|| TokioClock::new().now());
 
 impl Clock for Hand {
     fn now(&self) -> Instant {
-        self.0 + Duration::from_millis(self.1.load(Ordering::Relaxed))
+        let millis = self.stands.load(Ordering::Relaxed);
+        self.told.fetch_max(millis, Ordering::Relaxed);
+        *START + Duration::from_millis(millis)
     }
     fn wall(&self) -> SystemTime {
         TokioClock::new().wall()
     }
     fn sleep_until(&self, until: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let clock = self.clone();
+        let (stands, until) = (Arc::clone(&self.stands), until.saturating_duration_since(*START));
         // Nobody is woken: the test polls all who wait whenever it has moved the hand.
-        Box::pin(poll_fn(move |_| if clock.now() >= until { Poll::Ready(()) } else { Poll::Pending }))
+        let is_there = move || Duration::from_millis(stands.load(Ordering::Relaxed)) >= until;
+        Box::pin(poll_fn(move |_| if is_there() { Poll::Ready(()) } else { Poll::Pending }))
     }
 }
 
@@ -153,8 +162,7 @@ type Waiting = Pin<Box<dyn Future<Output = Result<Permit>> + Send>>;
 
 struct World {
     gate: AdmissionGate,
-    millis: Arc<AtomicU64>,
-    seen: u64,
+    hand: Hand,
     waiting: Vec<(Entry, Waiting)>,
     /// The permit, and the place of its entry.
     under_way: Vec<(Permit, usize)>,
@@ -163,21 +171,21 @@ struct World {
 
 impl World {
     fn new(admission: Admission) -> Self {
-        let millis = Arc::new(AtomicU64::new(0));
+        let hand = Hand::default();
         let prices = MODELS.iter().fold(PriceTable::empty(), |table, model| table.set(*model, PRICE));
-        let env = Env::new().with_clock(Hand(TokioClock::new().now(), Arc::clone(&millis))).with_prices(prices);
+        let env = Env::new().with_clock(hand.clone()).with_prices(prices);
         let gate = admission.start(&env).unwrap();
-        Self { gate, millis, seen: 0, waiting: Vec::new(), under_way: Vec::new(), entries: Vec::new() }
+        Self { gate, hand, waiting: Vec::new(), under_way: Vec::new(), entries: Vec::new() }
     }
 
     fn jump(&mut self, by: i64) {
-        let now = self.millis.load(Ordering::Relaxed).saturating_add_signed(by);
-        self.millis.store(now, Ordering::Relaxed);
+        let now = self.hand.stands.load(Ordering::Relaxed).saturating_add_signed(by);
+        self.hand.stands.store(now, Ordering::Relaxed);
     }
 
-    /// The gate looks at the clock.
-    fn look(&mut self) {
-        self.seen = self.seen.max(self.millis.load(Ordering::Relaxed));
+    /// The latest time that the gate has seen: to it, a clock that goes back stands still.
+    fn seen(&self) -> u64 {
+        self.hand.told.load(Ordering::Relaxed)
     }
 
     fn play(&mut self, step: &Step) {
@@ -192,22 +200,19 @@ impl World {
                 self.waiting.push((entry, admit));
             }
             Step::End { which, output } if !self.under_way.is_empty() => {
-                self.look();
                 let (permit, place) = self.under_way.swap_remove(which % self.under_way.len());
-                let entry = &mut self.entries[place];
-                let used = entry.output * output / 100;
-                let usage = Usage::new(entry.input, used);
-                if used > entry.output {
-                    let more =
-                        Entry { at: self.seen, input: 0, output: used - entry.output, excess: true, ..entry.clone() };
-                    self.entries.push(more);
+                let Entry { input, output: estimated, .. } = self.entries[place];
+                let used = estimated * output / 100;
+                permit.settle(Outcome::answered(Some(&Usage::new(input, used)), Duration::ZERO));
+                if used > estimated {
+                    let excess =
+                        Entry { input: 0, output: used - estimated, excess: true, ..self.entries[place].clone() };
+                    self.entries.push(Entry { at: self.seen(), ..excess });
                 } else {
-                    entry.output = used;
+                    self.entries[place].output = used;
                 }
-                permit.settle(Outcome::answered(Some(&usage), Duration::ZERO));
             }
             Step::Cancel { which } if !self.under_way.is_empty() => {
-                self.look();
                 let (permit, place) = self.under_way.swap_remove(which % self.under_way.len());
                 (self.entries[place].input, self.entries[place].output) = (0, 0);
                 drop(permit);
@@ -222,9 +227,6 @@ impl World {
     /// Lets whoever is let in go on.
     fn settle_down(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
-        if !self.waiting.is_empty() {
-            self.look();
-        }
         loop {
             let before = self.waiting.len();
             let mut place = 0;
@@ -233,7 +235,7 @@ impl World {
                     Poll::Pending => place += 1,
                     Poll::Ready(permit) => {
                         let (entry, _) = self.waiting.remove(place);
-                        self.entries.push(Entry { at: self.seen, ..entry });
+                        self.entries.push(Entry { at: self.seen(), ..entry });
                         self.under_way.push((permit.unwrap(), self.entries.len() - 1));
                     }
                 }

@@ -35,8 +35,7 @@ const DAYS: Duration = Duration::from_secs(30 * 86_400);
 /// # Where it sits
 /// In [`Slot::Batch`](crate::Slot::Batch), outside [`BatchLayer`](super::BatchLayer): below the cache, so that only misses
 /// are deferred; above retry and scheduler, which a batch does not use: providers count batches against limits of their
-/// own. With a cache, an urgent call that is equal to a deferred one joins its flight and waits for it: do not ask the same
-/// thing both ways.
+/// own. A call that is not deferred never waits for an equal one that is: both are asked.
 ///
 /// # Cost
 /// A deferred call holds its request until it is sent and one channel until it is answered. A batch under way is one task.
@@ -103,6 +102,10 @@ impl DeferLayer {
         self.margin = margin;
         self
     }
+
+    pub(crate) fn min_wait(&self) -> Duration {
+        self.min_wait
+    }
 }
 
 impl Layer for DeferLayer {
@@ -144,17 +147,9 @@ type Patience = Option<Instant>;
 impl Deferring {
     /// `None` for a call that is not deferred.
     fn patience(&self, request: &ChatRequest) -> Option<Patience> {
-        let control = request.extensions.get::<Deferrable>();
-        if control == Some(&Deferrable::No) {
-            return None;
-        }
-        match request.extensions.get::<Deadline>() {
-            Some(Deadline(until)) if until.saturating_duration_since(self.env.now()) >= self.min_wait => {
-                Some(until.checked_sub(self.margin))
-            }
-            Some(_) => None,
-            None => (control == Some(&Deferrable::Yes)).then_some(None),
-        }
+        let waits = Deferrable::may_wait(&request.extensions, self.env.now(), self.min_wait);
+        let until = request.extensions.get::<Deadline>().and_then(|Deadline(until)| until.checked_sub(self.margin));
+        waits.then_some(until)
     }
 
     /// The batch's answer; or `None` and whether it was sent, when the call is to be asked the ordinary way.

@@ -266,6 +266,11 @@ impl Rates {
         }
     }
 
+    /// It is so late now, and never earlier again: a clock that goes back stands still.
+    pub(super) fn see(&mut self, now: Instant) {
+        self.nanos(now);
+    }
+
     fn nanos(&mut self, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.started).as_nanos();
         self.seen = self.seen.max(u64::try_from(passed).unwrap_or(u64::MAX / 4).min(u64::MAX / 4));

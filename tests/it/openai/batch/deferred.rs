@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use sluicegate::batch::{DeferLayer, Deferred};
+use sluicegate::cache::{Cache, CacheLayer};
 use sluicegate::types::{ChatRequest, Deadline, PriceTable};
 use sluicegate::{LlmClient, OptimizedClient};
 
@@ -55,4 +56,26 @@ async fn a_batch_that_fails_or_expires_is_asked_the_ordinary_way() {
             assert!(answer.extension::<Deferred>().unwrap().fell_back && !answer.text().is_empty());
         }
     }
+}
+
+#[tokio::test]
+async fn who_cannot_wait_does_not_wait_for_an_equal_call_that_can() {
+    let house = House::new(Script::default()).await;
+    let defer = DeferLayer::new(house.batches.clone(), 12 * HOUR).collect_for(HOUR);
+    let cache = CacheLayer::from(Cache::memory(100));
+    let llm = OptimizedClient::builder(house.openai.clone()).defer(defer).cache(cache.clone()).build().unwrap();
+    let question = || questions(1).remove(0);
+    let mut first = Box::pin(llm.chat(patient(question())));
+    assert!(futures_util::poll!(first.as_mut()).is_pending());
+    let mut second = Box::pin(llm.chat(patient(question())));
+    assert!(futures_util::poll!(second.as_mut()).is_pending());
+    assert_eq!(cache.open_flights(), 1, "those who can wait share one");
+
+    let urgent = tokio::time::timeout(Duration::from_secs(60), llm.chat(question())).await.unwrap().unwrap();
+    assert!(urgent.extension::<Deferred>().is_none());
+    // And the next one finds its answer, patient or not.
+    let again = llm.chat(patient(question())).await.unwrap();
+    assert_eq!(again.trace().source.to_string(), "memory hit");
+    drop((first, second));
+    assert_eq!(house.seen().batches, 0);
 }
