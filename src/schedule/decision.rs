@@ -16,7 +16,8 @@
 //!    next one. When it leaves or is let in, somebody else is told.
 //!
 //! What comes back to the rates (a settled call, one that never began) can only help a parked lane to an earlier start
-//! than it was told. [`Queue::reconsider`] asks some of them again, the next ones the next time, so that ending a call
+//! than it was told. The same holds for a claim that ends with what came back ([`Rates::claim`]); one that ends with the
+//! waiter that made it frees all lanes it held back at once. [`Queue::reconsider`] asks some of them again, the next ones the next time, so that ending a call
 //! costs the same however many are parked; the rest have their instants.
 //!
 //! Every waiter is in exactly one of three states: waiting, decided (its verdict stands in its seat, what it was granted is
@@ -185,6 +186,7 @@ impl Core {
     /// The rates may allow more than they did.
     #[cfg(feature = "redis")]
     pub(super) fn ask_again(&mut self, now: Instant) {
+        self.rates.unclaim_all();
         self.queue.reconsider();
         self.let_in(None, now);
     }
@@ -216,6 +218,7 @@ impl Core {
             let (priority, queued) = waiter.seen(now);
             self.totals.left += 1;
             self.tell(|| AdmissionEvent::Left { priority, queued });
+            self.unclaim(&waiter.ask);
         }
         self.forget(seat);
         if let Some(Verdict::Granted(grant)) = verdict {
@@ -238,10 +241,18 @@ impl Core {
         }
     }
 
+    /// It does not wait any more: whoever its claims held back may go on.
+    fn unclaim(&mut self, ask: &Ask) {
+        if let Some(until) = self.rates.unclaim(ask) {
+            self.queue.unpark_at(until);
+        }
+    }
+
     /// Sends one who waits away.
     pub(super) fn send_away(&mut self, seat: Seat, verdict: Verdict, now: Instant) {
         let shed = matches!(verdict, Verdict::Shed);
         let Some(waiter) = self.queue.decide(seat, verdict) else { return };
+        self.unclaim(&waiter.ask);
         self.forget(seat);
         let (priority, queued) = waiter.seen(now);
         if shed {
@@ -267,14 +278,26 @@ impl Core {
             else {
                 break;
             };
-            let ask = Ask::clone(&head.ask);
+            let (ask, class) = (Ask::clone(&head.ask), head.lane.class());
+            if let Some(until) = self.rates.claimed(&ask, class, now) {
+                self.queue.park(seat, until);
+                continue;
+            }
             match self.take(&ask, now) {
-                Ok(grant) => self.hand_over(seat, grant, now),
+                Ok(grant) => {
+                    self.unclaim(&ask);
+                    self.hand_over(seat, grant, now);
+                }
                 Err(Held { until, all: true }) => {
                     wait = Some((until, seat));
                     break;
                 }
-                Err(Held { until, all: false }) => self.queue.park(seat, until),
+                Err(Held { until, all: false }) => {
+                    // The turn of one who has aged counts as one of the class that it passes.
+                    let class = self.queue.top().unwrap_or(class);
+                    self.rates.claim(&ask, class, until);
+                    self.queue.park(seat, until);
+                }
             }
         }
         // A parked one may be before the next one, so that it must be asked again at its time.

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::Extensions;
 
-/// How much a call matters. Higher goes first; equals go in order of arrival.
+/// How much a call matters. Higher goes first; among equals tenants take turns, and a tenant's calls go in order of
+/// arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Priority {
     /// Work that can wait.

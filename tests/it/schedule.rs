@@ -13,6 +13,7 @@ mod adaptive;
 mod calls;
 mod cancelled;
 mod control;
+mod held;
 mod limits;
 mod order;
 mod overload;

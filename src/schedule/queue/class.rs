@@ -202,7 +202,7 @@ impl Class {
         }
     }
 
-    /// Takes a waiter off the lists. If its lane was held back and is no more, until when it was.
+    /// Takes a waiter off the lists. If its lane was held back and is no more, until when it was: the next one is asked.
     pub(super) fn leave(&mut self, room: &mut Room, seat: Seat) -> Option<Instant> {
         let lane = room.slots.waiter(seat)?.lane;
         room.slots.unlink(self.line.get_or_insert(Ends::EMPTY), seat, Thread::Line);
@@ -227,8 +227,14 @@ impl Class {
                 self.ready.remove(&(lane.tenant, calls.oldest, lane.model));
                 self.ready.insert((lane.tenant, oldest, lane.model));
             }
+            let first_left = oldest != calls.oldest;
             calls.oldest = oldest;
-            return None;
+            // The next one may need less.
+            let held = if first_left { calls.held.take() } else { None };
+            if held.is_some() {
+                self.list(lane, oldest);
+            }
+            return held;
         }
         let (oldest, held) = (calls.oldest, calls.held);
         if held.is_none() {

@@ -57,6 +57,11 @@ impl Lane {
     /// Calls of nobody in particular.
     const ANYBODY: Name = Name::MAX;
 
+    /// 0 is the highest.
+    pub(super) fn class(self) -> u8 {
+        self.class
+    }
+
     fn priority(self) -> Priority {
         CLASSES[usize::from(self.class)]
     }
@@ -137,6 +142,11 @@ impl Queue {
         self.len += 1;
         self.busy_since.get_or_insert(now);
         seat
+    }
+
+    /// The highest class with somebody who is not held back.
+    pub(super) fn top(&self) -> Option<u8> {
+        (0..).zip(&self.classes).find(|(_, class)| class.is_ready()).map(|(at, _)| at)
     }
 
     /// Who is next among those who are not held back.
@@ -227,6 +237,13 @@ impl Queue {
         }
     }
 
+    /// Lets those go on whose time would have been then.
+    pub(super) fn unpark_at(&mut self, until: Instant) {
+        let first = Lane { class: 0, tenant: 0, model: 0 };
+        let again: Vec<_> = self.parked.range((until, first)..).take_while(|(at, _)| *at == until).copied().collect();
+        again.into_iter().for_each(|parked| self.unpark(parked));
+    }
+
     /// When the first of those who are held back may go on, and who that is.
     pub(super) fn first_parked(&self) -> Option<(Instant, Seat)> {
         let (until, lane) = self.parked.first()?;
@@ -244,11 +261,13 @@ impl Queue {
         }
     }
 
-    /// How many surely go before the next one of this kind: all of higher classes, and its own tenant's of its class.
+    /// How many surely go before the next one of this kind: all of higher classes, and its own tenant's of its class;
+    /// nobody for sure while a limit holds some of them back.
     pub(super) fn surely_ahead_of(&self, who: Who<'_>) -> usize {
         let class = usize::from(index(who.priority));
         let higher: usize = self.classes[..class].iter().map(Class::len).sum();
-        higher + self.waiting_of(who)
+        // Where limits hold some back, others go by.
+        if self.parked.is_empty() { higher + self.waiting_of(who) } else { 0 }
     }
 
     /// How many of its tenant wait in its class.

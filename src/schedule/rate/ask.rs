@@ -2,6 +2,7 @@
 
 use wildmatch::WildMatch;
 
+use super::claim::Claims;
 use super::correct::Owner;
 use super::group::{self, Model};
 use super::limit::{Limit, LimitKey, Measure};
@@ -21,6 +22,8 @@ pub(super) struct Limited {
     pub(super) models: Option<Vec<WildMatch>>,
     pub(super) meters: Meters,
     pub(super) owner: Owner,
+    /// Of each key who waits for it, if its next one needs more than there is.
+    pub(super) claims: Claims,
 }
 
 /// What a job takes from the rates.

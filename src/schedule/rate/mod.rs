@@ -7,11 +7,12 @@
 //! that goes backwards is a clock that stands still.
 //!
 //! The parts: `ask` what a job takes, `limit` a limit as it is set, `meter` what keeps it (`bucket` up to a minute, `rolling` beyond), `request`
-//! the plain requests per minute on governor, `group` the models and which limits they are under, `correct` the
+//! the plain requests per minute on governor, `claim` whose turn it is, `group` the models and which limits they are under, `correct` the
 //! provider's word, `closed` the gate that a 429 closes, `shared` the limits of a fleet.
 
 mod ask;
 mod bucket;
+mod claim;
 mod closed;
 mod correct;
 mod group;
@@ -70,14 +71,37 @@ pub(super) struct Rates {
 }
 
 /// What a start took, needed to put it right later.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Debit {
     ask: Ask,
     /// When it started.
     at: u64,
     /// How many requests were taken by then.
     requests: i64,
-    marks: [Mark; MOST_LIMITS],
+    marks: Marks,
+}
+
+/// Most jobs are under two limits or fewer.
+#[derive(Debug, Default)]
+struct Marks {
+    first: [Mark; 2],
+    more: Option<Box<[Mark; MOST_LIMITS - 2]>>,
+}
+
+impl Marks {
+    fn get(&self, place: usize) -> Mark {
+        match place.checked_sub(2) {
+            None => self.first[place],
+            Some(place) => self.more.as_ref().map_or_else(Mark::default, |more| more[place]),
+        }
+    }
+
+    fn set(&mut self, place: usize, mark: Mark) {
+        match place.checked_sub(2) {
+            None => self.first[place] = mark,
+            Some(place) => self.more.get_or_insert_default()[place] = mark,
+        }
+    }
 }
 
 /// Why a job cannot start now.
@@ -101,7 +125,7 @@ impl Rates {
     ) -> Self {
         let limited = |limit: Limit| {
             let (models, meters) = (limit.patterns(), Meters::new(&limit, burst));
-            Limited { limit, models, meters, owner: Owner::default() }
+            Limited { limit, models, meters, owner: Owner::default(), claims: claim::Claims::new() }
         };
         let limits: Vec<_> = limits.into_iter().take(MOST_LIMITS).map(limited).collect();
         let tenants = [Some(LimitKey::Tenant), Some(LimitKey::TenantAndModel)];
@@ -146,7 +170,7 @@ impl Rates {
     pub(super) fn take(&mut self, ask: Ask, now: Instant) -> std::result::Result<Debit, Held> {
         let at = self.nanos(now);
         self.look(&ask, at)?;
-        let mut debit = Debit { ask, at, requests: 0, marks: [Mark::default(); MOST_LIMITS] };
+        let mut debit = Debit { ask, at, requests: 0, marks: Marks::default() };
         // Last, because governor cannot give a request back.
         if let Some(rate) = &mut self.requests {
             let held = |ready| Held { until: after(self.started, Duration::from_nanos(ready)), all: true };
@@ -154,7 +178,7 @@ impl Rates {
         }
         for (place, limited) in of(&mut self.limits, &ask.model) {
             let key = limited.key(&ask);
-            debit.marks[place] = limited.meters.of(key, at).take(ask.amount(limited.limit.measure));
+            debit.marks.set(place, limited.meters.of(key, at).take(ask.amount(limited.limit.measure)));
         }
         self.closed.passed(ask.model.gate, at);
         self.reserved += ask.total();
@@ -168,7 +192,7 @@ impl Rates {
             *if self.models.is_one() { &mut everybody } else { &mut some } = ready;
         }
         for (_, limited) in of(&mut self.limits, &ask.model) {
-            let shares = limited.meters.is_keyed() || limited.models.is_some();
+            let shares = limited.lets_others_by();
             let key = limited.key(ask);
             if let Err(ready) = limited.meters.of(key, at).reach(ask.amount(limited.limit.measure), false, at) {
                 let held = if shares { &mut some } else { &mut everybody };
@@ -220,7 +244,10 @@ impl Rates {
         self.reserved -= ask.total();
         for (place, limited) in of(&mut self.limits, &ask.model) {
             let (key, used) = (limited.key(ask), used(limited));
-            limited.meters.of(key, at).settle(debit.marks[place], ask.amount(limited.limit.measure), used, at);
+            if !limited.claims.is_empty() {
+                limited.claims.remove(&key);
+            }
+            limited.meters.of(key, at).settle(debit.marks.get(place), ask.amount(limited.limit.measure), used, at);
         }
     }
 
@@ -259,7 +286,7 @@ impl Rates {
             let trust = if plain { limited.owner.trust(model.id, &report) } else { Trust::Follow };
             let meter = limited.meters.of(key, at);
             match trust {
-                Trust::Follow => meter.correct(&report, debit.marks[place], at),
+                Trust::Follow => meter.correct(&report, debit.marks.get(place), at),
                 Trust::Restore => meter.restore(),
                 Trust::Ignore => {}
             }
