@@ -320,6 +320,7 @@ impl Builder {
             self = self.set(Slot::Deadline, Side::Own, DeadlineLayer::callers());
         }
         let stats = Arc::new(Stats::new());
+        self.env = self.env.with_numbers(Arc::clone(&stats) as _);
         self = self.set(Slot::Observe, Side::Own, ObserveLayer::new(Arc::clone(&stats)));
         self = self.set(Slot::Attempt, Side::Own, AttemptLayer::new(Arc::clone(&stats)));
         self.layers.sort_by_key(|placed| (placed.slot, placed.side));

@@ -34,6 +34,7 @@ struct Parts {
     prices: Arc<PriceTable>,
     contexts: Arc<ContextWindows>,
     observers: Arc<[Arc<dyn Observer>]>,
+    numbers: Option<Arc<dyn Observer>>,
     tasks: TaskTracker,
     closing: CancellationToken,
     deferral: Option<Duration>,
@@ -49,6 +50,7 @@ impl Env {
             prices: Arc::new(PriceTable::published()),
             contexts: Arc::new(ContextWindows::published()),
             observers: Arc::from([]),
+            numbers: None,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             deferral: None,
@@ -95,6 +97,11 @@ impl Env {
     #[must_use]
     pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
         self.edit(|parts| parts.observers = parts.observers.iter().cloned().chain([observer]).collect())
+    }
+
+    /// Names the client's own numbers: told as observers are, and nobody whom a model's name is copied for.
+    pub(crate) fn with_numbers(self, numbers: Arc<dyn Observer>) -> Self {
+        self.edit(|parts| parts.numbers = Some(numbers))
     }
 
     /// The clock itself, for what outlives a call.
@@ -171,7 +178,7 @@ impl Env {
 
     /// Tells everybody.
     pub fn observe(&self, event: &Event<'_>) {
-        for observer in &*self.0.observers {
+        for observer in self.0.numbers.iter().chain(&*self.0.observers) {
             observer.observe(event);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::types::{Trace, Usage};
 
-/// Is told of every call and attempt when it ends. Called on the caller's task: it must return within microseconds and
+/// Is told of every call and attempt when it ends. Called on the caller's task, or on the one that carries a batch: it must return within microseconds and
 /// must not block.
 pub trait Observer: fmt::Debug + Send + Sync + 'static {
     /// Something ended.
@@ -21,6 +21,8 @@ pub enum Event<'a> {
     Call(Record<'a>),
     /// One attempt upstream.
     Attempt(Record<'a>),
+    /// One call's part in a provider's batch, from when the batch was sent.
+    Batched(Record<'a>),
 }
 
 /// How a call or an attempt ended.

@@ -10,9 +10,9 @@ use parking_lot::{Mutex, RwLock};
 use crate::env::{Event, Observer, Operation, Outcome, Record};
 use crate::error::ErrorKind;
 use crate::sharded::Sharded;
-use crate::types::Source;
+use crate::types::{Cost, Source, Usage};
 
-/// Tells every call and attempt to the installed `metrics` recorder.
+/// Tells every call, attempt and answer of a batch to the installed `metrics` recorder.
 ///
 /// Names and units follow OpenTelemetry's GenAI conventions where they have one
 /// (`gen_ai.client.operation.duration`, `gen_ai.client.token.usage`); the rest begin with `sluicegate.`. Labels are the
@@ -55,6 +55,7 @@ struct Handles {
     attempts_failed: Counter,
     attempts_abandoned: Counter,
     rate_limited: Counter,
+    batched: Counter,
     queued: Histogram,
     input_tokens: Histogram,
     output_tokens: Histogram,
@@ -92,6 +93,7 @@ impl Handles {
             attempts_failed: attempts("failed"),
             attempts_abandoned: attempts("abandoned"),
             rate_limited: attempts("rate_limited"),
+            batched: metrics::counter!("sluicegate.batched", labels(&[])),
             queued: metrics::histogram!("sluicegate.queue.duration", labels(&[])),
             input_tokens: tokens("input"),
             output_tokens: tokens("output"),
@@ -122,6 +124,7 @@ impl Metrics {
         metrics::describe_histogram!("gen_ai.client.token.usage", Unit::Count, "Tokens billed per attempt");
         metrics::describe_counter!("sluicegate.calls", Unit::Count, "Calls by outcome");
         metrics::describe_counter!("sluicegate.attempts", Unit::Count, "Attempts upstream by outcome");
+        metrics::describe_counter!("sluicegate.batched", Unit::Count, "Calls answered by a provider's batch");
         metrics::describe_counter!("sluicegate.attempts.unpriced", Unit::Count, "Attempts whose cost is unknown");
         metrics::describe_counter!(
             "sluicegate.tokens.cached_input",
@@ -193,21 +196,25 @@ impl Metrics {
         }
     }
 
+    fn batched(&self, record: &Record<'_>) {
+        let handles = self.handles(record.operation, record.model);
+        match record.outcome {
+            Outcome::Answered { usage, trace } => {
+                handles.batched.increment(1);
+                handles.billed(usage, trace.cost);
+            }
+            Outcome::Failed(error) => handles.unpriced.increment(u64::from(error.usage().is_some())),
+            Outcome::Abandoned => handles.unpriced.increment(1),
+        }
+    }
+
     fn attempt(&self, record: &Record<'_>) {
         let handles = self.handles(record.operation, record.model);
         handles.attempt_duration.record(record.duration);
         match record.outcome {
             Outcome::Answered { usage, trace } => {
                 handles.attempts.increment(1);
-                if let Some(usage) = usage {
-                    handles.input_tokens.record(usage.prompt_tokens as f64);
-                    handles.output_tokens.record(usage.completion_tokens as f64);
-                    handles.cached_tokens.increment(usage.cached_tokens());
-                }
-                match trace.cost {
-                    Some(cost) => handles.cost.increment(cost.picos() / 1000),
-                    None => handles.unpriced.increment(1),
-                }
+                handles.billed(usage, trace.cost);
             }
             Outcome::Failed(error) if error.kind() == ErrorKind::RateLimited || error.status() == Some(429) => {
                 handles.rate_limited.increment(1);
@@ -224,11 +231,26 @@ impl Metrics {
     }
 }
 
+impl Handles {
+    fn billed(&self, usage: Option<&Usage>, cost: Option<Cost>) {
+        if let Some(usage) = usage {
+            self.input_tokens.record(usage.prompt_tokens as f64);
+            self.output_tokens.record(usage.completion_tokens as f64);
+            self.cached_tokens.increment(usage.cached_tokens());
+        }
+        match cost {
+            Some(cost) => self.cost.increment(cost.picos() / 1000),
+            None => self.unpriced.increment(1),
+        }
+    }
+}
+
 impl Observer for Metrics {
     fn observe(&self, event: &Event<'_>) {
         match event {
             Event::Call(record) => self.call(record),
             Event::Attempt(record) => self.attempt(record),
+            Event::Batched(record) => self.batched(record),
         }
     }
 }

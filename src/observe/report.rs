@@ -36,6 +36,8 @@ pub struct Report {
     pub rate_limited: u64,
     /// The provider alone, over all attempts.
     pub upstream_latency: Percentiles,
+    /// Calls that a provider's batch answered. They are no attempts; their tokens and dollars count below.
+    pub batched: u64,
     /// Input tokens billed, those from the provider's prompt cache included.
     pub input_tokens: u64,
     /// Input tokens from the provider's prompt cache.
@@ -51,10 +53,10 @@ pub struct Report {
     /// Input tokens that a policy expected from the provider's prompt cache, over the calls that went upstream: to be
     /// held against `cached_input_tokens`.
     pub expected_cached_tokens: u64,
-    /// Dollars spent on attempts whose price is known.
+    /// Dollars spent on attempts and batches whose price is known.
     pub cost: Cost,
     /// Attempts whose cost is unknown: no price for the model, no usage, abandoned, or broken off after their first
-    /// chunk. Not part of `cost`.
+    /// chunk; and calls whose batch was cancelled. Not part of `cost`.
     pub unpriced_attempts: u64,
     /// Tokens that hits and shared flights saved.
     pub saved_tokens: u64,
@@ -96,6 +98,9 @@ impl fmt::Display for Report {
             self.hit_ratio() * 100.0
         )?;
         writeln!(f, "upstream       {} attempts, {} refused with 429", self.attempts, self.rate_limited)?;
+        if self.batched > 0 {
+            writeln!(f, "batches        {} calls answered", self.batched)?;
+        }
         writeln!(f, "latency        {}", times(&self.latency))?;
         if self.first_chunk.count > 0 {
             writeln!(f, "first chunk    {}", times(&self.first_chunk))?;

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::histogram::{Histogram, Percentiles};
 use super::report::Report;
-use crate::env::{Outcome, Record};
+use crate::env::{Event, Observer, Outcome, Record};
 use crate::error::{Error, ErrorKind};
 use crate::sharded::Sharded;
-use crate::types::{Cost, HistoryTrace, Source, Trace};
+use crate::types::{Cost, HistoryTrace, Source, Trace, Usage};
 
 /// The numbers of one client. Writing costs a few nanoseconds and never waits; [`report`](Self::report) adds them up.
 /// Takes about 350 KB, for sixteen threads that do not meet.
@@ -38,6 +38,7 @@ struct Shard {
     cost_picos: AtomicU64,
     unpriced: AtomicU64,
     upstream_latency: Histogram,
+    batched: AtomicU64,
     queued: Histogram,
     // Failures are rare, and their cost is that of the failed call.
     errors: parking_lot::Mutex<BTreeMap<&'static str, u64>>,
@@ -103,15 +104,22 @@ impl Stats {
                 (None, None)
             }
         };
-        if let Some(usage) = usage {
-            add(&shard.input_tokens, usage.prompt_tokens);
-            add(&shard.cached_input_tokens, usage.cached_tokens());
-            add(&shard.output_tokens, usage.completion_tokens);
-        }
-        match cost {
-            Some(cost) => add(&shard.cost_picos, cost.picos()),
-            None => add(&shard.unpriced, 1),
-        }
+        shard.billed(usage, cost);
+    }
+
+    /// A call's part in a batch ended.
+    fn batched(&self, record: &Record<'_>) {
+        let shard = self.0.local();
+        let (usage, cost) = match record.outcome {
+            Outcome::Answered { usage, trace } => {
+                add(&shard.batched, 1);
+                (usage, trace.cost)
+            }
+            // One that failed in an answered batch is not billed.
+            Outcome::Failed(error) => (error.usage(), error.usage().is_none().then_some(Cost::ZERO)),
+            Outcome::Abandoned => (None, None),
+        };
+        shard.billed(usage, cost);
     }
 
     /// The numbers as they stand. Calls that end while it adds up may be counted in part.
@@ -142,6 +150,7 @@ impl Stats {
             attempts_abandoned: sum(|s| &s.attempts_abandoned),
             rate_limited: sum(|s| &s.rate_limited),
             upstream_latency: percentiles(|s| &s.upstream_latency),
+            batched: sum(|s| &s.batched),
             input_tokens: sum(|s| &s.input_tokens),
             cached_input_tokens: sum(|s| &s.cached_input_tokens),
             output_tokens: sum(|s| &s.output_tokens),
@@ -157,7 +166,28 @@ impl Stats {
     }
 }
 
+/// Calls and attempts are counted by those who watch them.
+impl Observer for Stats {
+    fn observe(&self, event: &Event<'_>) {
+        if let Event::Batched(record) = event {
+            self.batched(record);
+        }
+    }
+}
+
 impl Shard {
+    fn billed(&self, usage: Option<&Usage>, cost: Option<Cost>) {
+        if let Some(usage) = usage {
+            add(&self.input_tokens, usage.prompt_tokens);
+            add(&self.cached_input_tokens, usage.cached_tokens());
+            add(&self.output_tokens, usage.completion_tokens);
+        }
+        match cost {
+            Some(cost) => add(&self.cost_picos, cost.picos()),
+            None => add(&self.unpriced, 1),
+        }
+    }
+
     fn history(&self, trace: &Trace) {
         let history = &trace.history;
         // Most prompts are sent as they came.

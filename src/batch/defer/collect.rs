@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use crate::deferred::{BatchProvider, SentBatch};
-use crate::env::Env;
+use crate::env::{Env, Event, Operation, Outcome as Ended, Record};
 use crate::error::Result;
 use crate::types::{ChatRequest, ChatResponse};
 
@@ -30,24 +30,36 @@ pub(super) enum Outcome {
 }
 
 struct Waiting {
-    request: ChatRequest,
+    request: Prompt,
     tell: oneshot::Sender<Outcome>,
 }
+
+/// What a call asks, until it is sent or its caller leaves.
+type Prompt = Arc<Mutex<Option<ChatRequest>>>;
 
 /// The calls of a model that were not sent yet.
 struct Open {
     calls: Vec<Waiting>,
-    full: Arc<Notify>,
-    sent: Sent,
+    full: oneshot::Sender<Vec<Waiting>>,
+    sent: Arc<AtomicBool>,
 }
 
-/// Whether a batch was sent, for all of its calls to see.
-#[derive(Clone, Default)]
-pub(super) struct Sent(Arc<AtomicBool>);
+/// A call's place in a batch. Dropped before that was sent, it takes the prompt out.
+pub(super) struct Place {
+    request: Prompt,
+    sent: Arc<AtomicBool>,
+}
 
-impl Sent {
-    pub(super) fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+impl Place {
+    /// Whether its batch was sent.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.request.lock().take();
     }
 }
 
@@ -64,65 +76,98 @@ impl Collector {
         Self { provider, collect_for, max_calls, env, open: Mutex::default() }
     }
 
-    /// Adds a call to the next batch of its model. Dropping the receiver takes it out.
-    pub(super) fn add(self: &Arc<Self>, request: ChatRequest, tell: oneshot::Sender<Outcome>) -> Sent {
+    /// Adds a call to the next batch of its model. Dropping the receiver or the place takes it out.
+    pub(super) fn add(self: &Arc<Self>, request: ChatRequest, tell: oneshot::Sender<Outcome>) -> Place {
+        let model = request.model.clone();
+        let prompt = Arc::new(Mutex::new(Some(request)));
         let mut all = self.open.lock();
-        if let Some(open) = all.get_mut(&request.model) {
-            // Those who have left make room, so that a batch is not sent for nothing.
-            if open.calls.len() + 1 == self.max_calls {
-                open.calls.retain(|call| !call.tell.is_closed());
-            }
-            open.calls.push(Waiting { request, tell });
-            if open.calls.len() >= self.max_calls {
-                open.full.notify_one();
-            }
-            return open.sent.clone();
-        }
-        let (model, full, sent) = (request.model.clone(), Arc::new(Notify::new()), Sent::default());
-        if self.max_calls == 1 {
-            full.notify_one();
-        }
-        let calls = vec![Waiting { request, tell }];
-        all.insert(model.clone(), Open { calls, full: Arc::clone(&full), sent: sent.clone() });
-        drop(all);
-        let this = Arc::clone(self);
-        self.env.tasks().spawn(async move {
-            let closing = this.env.closing().clone();
-            tokio::select! {
-                () = this.carry(model, &full) => {}
-                () = async { closing.cancelled().await; this.env.sleep(LAST_WORDS).await } => {}
-            }
+        let mut begun = None;
+        let open = all.entry(model.clone()).or_insert_with(|| {
+            let (full, filled) = oneshot::channel();
+            begun = Some(filled);
+            Open { calls: Vec::new(), full, sent: Arc::default() }
         });
-        sent
+        // Those who have left make room, so that a batch is not sent for nothing.
+        if open.calls.len() + 1 == self.max_calls {
+            open.calls.retain(|call| !call.tell.is_closed());
+        }
+        open.calls.push(Waiting { request: Arc::clone(&prompt), tell });
+        let place = Place { request: prompt, sent: Arc::clone(&open.sent) };
+        let sent = Arc::clone(&open.sent);
+        if open.calls.len() >= self.max_calls
+            && let Some(Open { calls, full, .. }) = all.remove(&model)
+        {
+            // It has ended on a shutdown: so do the callers.
+            let _ended = full.send(calls);
+        }
+        drop(all);
+        if let Some(filled) = begun {
+            let this = Arc::clone(self);
+            self.env.tasks().spawn(async move {
+                let closing = this.env.closing().clone();
+                tokio::select! {
+                    () = this.carry(model, filled, &sent) => {}
+                    () = async { closing.cancelled().await; this.env.sleep(LAST_WORDS).await } => {}
+                }
+            });
+        }
+        place
+    }
+
+    /// The calls of a batch, once it is full or was open for long enough.
+    async fn collected(&self, model: &str, mut filled: oneshot::Receiver<Vec<Waiting>>) -> Vec<Waiting> {
+        tokio::select! {
+            biased;
+            Ok(calls) = &mut filled => return calls,
+            () = self.env.closing().cancelled() => {}
+            () = self.env.sleep(self.collect_for) => {}
+        }
+        let mut all = self.open.lock();
+        // Filled in this moment, the model's next batch stands there already.
+        match filled.try_recv() {
+            Ok(calls) => calls,
+            Err(_) => all.remove(model).map(|open| open.calls).unwrap_or_default(),
+        }
     }
 
     /// A batch from its first call to its end.
-    async fn carry(&self, model: String, full: &Notify) {
-        tokio::select! {
-            () = self.env.sleep(self.collect_for) => {}
-            () = full.notified() => {}
-            () = self.env.closing().cancelled() => {}
-        }
-        let Some(open) = self.open.lock().remove(&model) else { return };
+    async fn carry(&self, model: String, filled: oneshot::Receiver<Vec<Waiting>>, sent: &AtomicBool) {
+        let calls = self.collected(&model, filled).await;
+        let asked = |call: Waiting| Some((call.request.lock().take()?, call.tell));
         let (requests, mut callers): (Vec<_>, Vec<_>) =
-            open.calls.into_iter().filter(|call| !call.tell.is_closed()).map(|call| (call.request, call.tell)).unzip();
+            calls.into_iter().filter(|call| !call.tell.is_closed()).filter_map(asked).unzip();
         if callers.is_empty() || self.env.closing().is_cancelled() {
             return;
         }
-        open.sent.0.store(true, Ordering::Release);
+        sent.store(true, Ordering::Release);
+        let start = self.env.now();
         // Not dropped half-way when all have left: what was created must be known to be cancelled.
         let Ok(mut batch) = self.provider.send(requests).await else {
             // Nothing was sent, or it is cancelled.
-            open.sent.0.store(false, Ordering::Release);
+            sent.store(false, Ordering::Release);
             return tell_all(callers);
         };
         let answers = tokio::select! {
             answers = batch.answers() => Some(answers),
             () = all_gone(&mut callers) => None,
         };
+        let ended = |outcome: Ended<'_>| {
+            let duration = self.env.now().saturating_duration_since(start);
+            self.env.observe(&Event::Batched(Record::new(Operation::Chat, &model, duration, None, outcome)));
+        };
         match answers {
             Some(Ok(answers)) if answers.len() == callers.len() => {
-                for (caller, answer) in callers.into_iter().zip(answers) {
+                for (caller, mut answer) in callers.into_iter().zip(answers) {
+                    match &mut answer {
+                        Ok(answer) => {
+                            let completion = Arc::clone(answer.completion());
+                            let usage = completion.usage.as_ref();
+                            let cost = |usage| self.env.prices().batch_cost(&model, usage);
+                            answer.trace_mut().cost = usage.and_then(cost);
+                            ended(Ended::Answered { usage, trace: answer.trace() });
+                        }
+                        Err(error) => ended(Ended::Failed(error)),
+                    }
                     // Who left does not need it.
                     let _gone = caller.send(Outcome::Own(answer));
                 }
@@ -130,9 +175,13 @@ impl Collector {
             // Its state is not known; it must not go on while its calls are asked again.
             Some(_) => {
                 cancel(&mut *batch).await;
+                callers.iter().for_each(|_| ended(Ended::Abandoned));
                 tell_all(callers);
             }
-            None => cancel(&mut *batch).await,
+            None => {
+                cancel(&mut *batch).await;
+                callers.iter().for_each(|_| ended(Ended::Abandoned));
+            }
         }
     }
 }

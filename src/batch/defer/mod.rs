@@ -39,6 +39,10 @@ const DAYS: Duration = Duration::from_secs(30 * 86_400);
 ///
 /// # Cost
 /// A deferred call holds its request until it is sent and one channel until it is answered. A batch under way is one task.
+/// What batches cost stands in the client's report, and observers are told of each answer ([`Event::Batched`]); those of a
+/// batch that was cancelled, or failed as a whole, count as abandoned at an unknown cost.
+///
+/// [`Event::Batched`]: crate::env::Event::Batched
 ///
 /// # Streaming
 /// Streams and embeddings pass through.
@@ -155,7 +159,7 @@ impl Deferring {
     /// The batch's answer; or `None` and whether it was sent, when the call is to be asked the ordinary way.
     async fn deferred(&self, request: &ChatRequest, patience: Patience) -> (Option<Result<ChatResponse>>, bool) {
         let (tell, told) = oneshot::channel();
-        let sent = self.collector.add(request.clone(), tell);
+        let place = self.collector.add(request.clone(), tell);
         let given_up = async {
             match patience {
                 Some(until) => self.env.sleep_until(until).await,
@@ -176,7 +180,7 @@ impl Deferring {
             Some(Outcome::Own(result)) => Some(result),
             Some(Outcome::Batch) | None => None,
         };
-        (answer, sent.get())
+        (answer, place.is_sent())
     }
 }
 
@@ -192,11 +196,7 @@ impl LlmClient for Deferring {
         let (answer, sent) = self.deferred(&request, patience).await;
         let told = Deferred::new(self.env.now().saturating_duration_since(start), answer.is_none(), sent);
         match answer {
-            Some(answer) => answer.map(|mut answer| {
-                let cost = |usage| self.env.prices().batch_cost(&request.model, usage);
-                answer.trace_mut().cost = answer.completion().usage.as_ref().and_then(cost);
-                answer.with(told)
-            }),
+            Some(answer) => answer.map(|answer| answer.with(told)),
             None => self.inner.chat(request).await.map(|answer| answer.with(told)),
         }
     }

@@ -140,6 +140,59 @@ async fn a_full_batch_is_sent_at_once_and_models_apart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_batch_is_larger_than_it_may_be() {
+    let house = House::new(Desk::default());
+    let start = house.env.now();
+    join_all((0..9).map(|_| house.llm.chat(house.ask("a", 13)))).await;
+    let mut sent = house.sent();
+    sent.sort_unstable();
+    assert_eq!((sent, house.env.now() - start), (vec![1, 4, 4], Duration::from_secs(60)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_takes_the_prompt_along() {
+    #[derive(Debug, Clone)]
+    struct Mark(#[allow(dead_code, reason = "held")] Arc<()>);
+    let house = House::new(Desk::default());
+    let mark = Arc::new(());
+    let call = house.llm.chat(house.ask("a", 13).with(Mark(Arc::clone(&mark))));
+    tokio::select! { _ = call => panic!("it waits"), () = house.env.sleep(Duration::from_secs(1)) => {} }
+    assert_eq!(Arc::strong_count(&mark), 1);
+}
+
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<(String, Duration, &'static str)>>);
+
+impl crate::env::Observer for Told {
+    fn observe(&self, event: &crate::env::Event<'_>) {
+        let crate::env::Event::Batched(record) = event else { return };
+        let how = match &record.outcome {
+            crate::env::Outcome::Answered { trace, .. } if trace.cost.is_some() => "answered",
+            crate::env::Outcome::Answered { .. } => "unpriced",
+            crate::env::Outcome::Failed(_) => "failed",
+            crate::env::Outcome::Abandoned => "abandoned",
+        };
+        self.0.lock().push((record.model.to_owned(), record.duration, how));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn observers_are_told_of_every_part_of_a_batch() {
+    let bad = Some(("bad", ErrorKind::ContentFilter));
+    for (fails, expected) in [(false, ["answered", "failed"]), (true, ["abandoned", "abandoned"])] {
+        let told = Arc::new(Told::default());
+        let env = Env::new().with_observer(told.clone());
+        let desk = Desk { takes: HOUR, bad, fails, env: Some(env.clone()), ..Desk::default() };
+        let layer = DeferLayer::new(Door(Arc::new(desk)), 12 * HOUR);
+        let llm = layer.wrap(Arc::new(Scripted::new().always("ordinary")), &env).unwrap();
+        let ask = |text| ChatRequest::new("gpt-5-mini").user(text).with(Deadline(env.after(13 * HOUR)));
+        join_all(["good", "bad"].map(|text| llm.chat(ask(text)))).await;
+        let expected = expected.map(|how| ("gpt-5-mini".to_owned(), HOUR, how));
+        assert_eq!(*told.0.lock(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_the_patient_are_deferred() {
     let house = House::new(Desk::default());
     let bare = || ChatRequest::new("gpt-5-mini").user("a");

@@ -6,9 +6,9 @@ use super::{Worker, WorkerReport};
 use crate::batch::ORIGIN;
 use crate::client::LlmClient;
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::{CacheControl, ChatBody, ChatCompletion, ChatRequest, Deadline, Priority, Tenant};
+use crate::types::{CacheControl, ChatBody, ChatCompletion, ChatRequest, Deadline, Deferrable, Priority, Tenant};
 
-/// A chat request as a job's payload: its body, its [`Tenant`] and its [`Priority`]. The tenant must travel along: it keeps
+/// A chat request as a job's payload: its body, its [`Tenant`], its [`Priority`] and whether it is [`Deferrable`]. The tenant must travel along: it keeps
 /// the answers of tenants apart in the workers' cache.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ChatJob {
@@ -17,6 +17,8 @@ pub struct ChatJob {
     tenant: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     priority: Option<Class>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deferrable: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -46,7 +48,8 @@ impl ChatJob {
             Priority::Normal => Class::Normal,
             Priority::High => Class::High,
         });
-        Ok(Self { body: request.body().clone(), tenant, priority })
+        let deferrable = extensions.get::<Deferrable>().map(|deferrable| *deferrable == Deferrable::Yes);
+        Ok(Self { body: request.body().clone(), tenant, priority, deferrable })
     }
 
     /// The request, with [`Priority::Low`] when it stated none: nobody waits for it.
@@ -57,6 +60,11 @@ impl ChatJob {
             Some(Class::Low) | None => Priority::Low,
         };
         let request = ChatRequest::from(self.body).with(priority);
+        let request = match self.deferrable {
+            Some(true) => request.with(Deferrable::Yes),
+            Some(false) => request.with(Deferrable::No),
+            None => request,
+        };
         match self.tenant {
             Some(tenant) => request.with(Tenant(tenant)),
             None => request,
@@ -86,13 +94,16 @@ mod tests {
     #[test]
     fn tenant_and_priority_travel_and_what_cannot_is_refused() {
         let request = ChatRequest::new("gpt-5-mini").user("Hi").with(Tenant("a".into())).with(Priority::High);
+        let request = request.with(Deferrable::Yes);
         let written = serde_json::to_string(&ChatJob::new(request.clone()).unwrap()).unwrap();
         let read = serde_json::from_str::<ChatJob>(&written).unwrap().into_request();
         assert_eq!(read.body(), request.body());
         assert_eq!(read.extensions.get::<Tenant>(), Some(&Tenant("a".into())));
         assert_eq!(read.extensions.get::<Priority>(), Some(&Priority::High));
+        assert_eq!(read.extensions.get(), Some(&Deferrable::Yes));
         let plain = ChatJob::new(ChatRequest::new("gpt-5-mini").user("Hi")).unwrap().into_request();
         assert_eq!((plain.extensions.get::<Tenant>(), plain.extensions.get()), (None, Some(&Priority::Low)));
+        assert_eq!(plain.extensions.get::<Deferrable>(), None);
         assert!(ChatJob::new(request.with(CacheControl::new().no_store())).is_err());
         assert!(ChatJob::new(ChatRequest::new("")).is_err());
     }

@@ -54,7 +54,7 @@ impl Puller {
     }
 
     fn give(&self, room: &mut Vec<OwnedSemaphorePermit>, entry: String, id: &str) {
-        // What is not one of our ids was put there by somebody else. It stays pending, and harms nobody.
+        // What is not one of our ids was put there by somebody else. It is deleted after a hold.
         let Ok(id) = JobId::parse(id) else { return };
         if let Some(place) = room.pop()
             && let Some(held) = self.hand.take(entry, id, place)
@@ -64,7 +64,7 @@ impl Puller {
         }
     }
 
-    /// Moves what is due, and takes over from the dead; the time until the next is due.
+    /// Moves what is due, and takes over from the dead; how long there is nothing more of that to do.
     async fn tend(&self, client: &Client, room: &mut Vec<OwnedSemaphorePermit>) -> Option<Duration> {
         let now = self.desk.env.now();
         let (due, from) = self.dead.lock().clone();
@@ -80,13 +80,17 @@ impl Puller {
         for pair in found.chunks_exact(2) {
             self.give(room, pair[0].clone(), &pair[1]);
         }
-        if look {
-            // Through all there are, then a pause that differs from one worker to the next.
-            let pause = self.hold.mul_f64(0.25 + self.desk.env.unit() / 4.0);
-            let later = (next == "0-0").then(|| self.desk.env.after(pause));
-            *self.dead.lock() = (later, next.clone());
+        let due = due.parse().map_or(BLOCK, Duration::from_millis);
+        if !look {
+            return Some(due);
         }
-        Some(due.parse().map_or(BLOCK, Duration::from_millis))
+        // Through all there are, then a pause that differs from one worker to the next.
+        let pause = match next == "0-0" {
+            true => self.hold.mul_f64(0.25 + self.desk.env.unit() / 4.0),
+            false => Duration::ZERO,
+        };
+        *self.dead.lock() = (Some(self.desk.env.after(pause)), next.clone());
+        Some(due.min(pause))
     }
 
     /// Waits for jobs; none when the connection is of no more use.

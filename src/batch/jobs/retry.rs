@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::batch::ORIGIN;
 use crate::error::{Error, ErrorKind, Result, Retryability};
 
+/// As long as a job can be delayed; Redis counts in doubles, and cannot add much more to a time.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+
 /// Exponential back-off with full jitter between the attempts of a job: before the n-th retry a wait between nothing and
 /// `base * 2^(n-1)`, at most `cap`, evenly distributed (AWS Architecture Blog, "Exponential Backoff And Jitter"). A
 /// provider's hint is waited for first. A job waits in Redis: no worker is held up by it.
@@ -31,7 +34,7 @@ impl JobRetry {
         self
     }
 
-    /// The longest wait, 1 ms to 24 h; 5 min unless set. Hints of providers are not cut.
+    /// The longest wait, 1 ms to 24 h; 5 min unless set. Hints of providers are not cut below 1 year.
     pub fn cap(mut self, cap: Duration) -> Self {
         self.cap = cap;
         self
@@ -50,7 +53,7 @@ impl JobRetry {
         }
         let longest = self.base.saturating_mul(1 << attempt.saturating_sub(1).min(31)).min(self.cap);
         let wait = Duration::try_from_secs_f64(longest.as_secs_f64() * unit).unwrap_or(longest);
-        Some(error.retry_after().unwrap_or_default().saturating_add(wait))
+        Some(error.retry_after().unwrap_or_default().saturating_add(wait).min(LONGEST))
     }
 }
 
@@ -74,6 +77,8 @@ mod tests {
         let hint = Duration::from_secs(60);
         let limited = failed.clone().with_retryability(Retryability::After(Some(hint)));
         assert_eq!(retry.wait(&limited, 1, 0.5), Some(hint + Duration::from_millis(500)));
+        let never = failed.clone().with_retryability(Retryability::After(Some(Duration::MAX)));
+        assert_eq!(retry.wait(&never, 1, 0.5), Some(LONGEST));
         assert!(retry.wait(&failed.clone().with_retryability(Retryability::Spent), 1, 0.5).is_some());
         assert!(retry.wait(&Error::new(ErrorKind::Panicked, "test", ""), 1, 0.5).is_some());
         assert_eq!(retry.wait(&Error::new(ErrorKind::Auth, "test", ""), 1, 0.5), None);

@@ -61,7 +61,8 @@ else redis.call('ZADD', KEYS[2], string.format('%d', now + tonumber(ARGV[4])), A
 return {'new', ARGV[1]}"
 );
 
-/// Moves what is due into the stream, and takes over what nobody has held for so long. Keys: stream, delayed. Values:
+/// Moves what is due into the stream, and takes over what nobody has held for so long; what is no job, and was put there
+/// by somebody else, is deleted then. Keys: stream, delayed. Values:
 /// consumer, hold, how many to take over, where to look on. Returns where to look on, the time until the next is due (or
 /// -1), and pairs of entry and id.
 pub(super) const TEND: &str = lua!(
@@ -79,8 +80,14 @@ local taken = redis.call('XAUTOCLAIM', KEYS[1], 'workers', ARGV[1], ARGV[2], ARG
 found[1] = taken[1]
 for _, entry in ipairs(taken[2]) do
 if entry and entry[2] then
+local id = entry[2][2]
+if #id == 32 and not string.find(id, '[^0-9a-f]') then
 found[#found + 1] = entry[1]
-found[#found + 1] = entry[2][2]
+found[#found + 1] = id
+else
+redis.call('XACK', KEYS[1], 'workers', entry[1])
+redis.call('XDEL', KEYS[1], entry[1])
+end
 end
 end
 for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], 'workers')) do

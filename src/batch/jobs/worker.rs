@@ -17,9 +17,9 @@ use super::attempt::{Bench, End};
 use super::beat::beat;
 use super::held::Hand;
 use super::pull::Puller;
-use super::{Job, JobQueue, JobRetry, scripts};
+use super::{Desk, Job, JobQueue, JobRetry, millis, scripts};
 use crate::batch::{Drain, ORIGIN};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Retryability};
 
 /// Works on a queue, with one more connection, in the task that awaits [`run`](Self::run); nothing is spawned.
 ///
@@ -98,7 +98,8 @@ where
     /// [`Shutdown`](crate::ErrorKind::Shutdown) gives the job back and drains this worker.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting out of its range.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting out of its range. What Redis refuses a worker with at
+    /// the start, because it is older than 6.2 or the user may not run a command; a server that is away is waited for.
     pub async fn run<F, Fut>(self, work: F) -> Result<WorkerReport>
     where
         F: Fn(Job<T>) -> Fut + Send + Sync,
@@ -111,6 +112,7 @@ where
         let desk = &*self.queue.desk;
         let _counted = (desk.workers.token(), desk.env.tasks().token());
         let consumer = format!("{:016x}{:016x}", desk.env.bits(), desk.env.bits());
+        desk.admits(&consumer).await?;
         let (out, mut taken) = mpsc::unbounded_channel();
         let hand = Hand::default();
         let puller = Puller {
@@ -144,6 +146,22 @@ where
             report.released += left.first().and_then(|left| super::text(left).parse::<u64>().ok()).unwrap_or(0);
         }
         Ok(report)
+    }
+}
+
+impl Desk {
+    /// Whether Redis does what a worker needs. One that is refused each time would be idle for ever, and nobody would know.
+    async fn admits(&self, consumer: &str) -> Result<()> {
+        // As the puller asks, for what was not held in a thousand years.
+        let ages = Duration::from_secs(1_000 * 366 * 86_400);
+        let values = vec![consumer.into(), millis(ages), 1_i64.into(), "0-0".into()];
+        match self.ask(scripts::TEND, vec![self.names.stream(), self.names.delayed()], values).await {
+            Err(error) if matches!(error.code(), Some("ERR" | "NOPERM" | "NOAUTH" | "WRONGPASS")) => {
+                let text = "Redis refuses what a worker needs: it must be 6.2 or newer, and allow EVAL and the commands of streams";
+                Err(Error::new(error.kind(), ORIGIN, text).with_retryability(Retryability::Never).with_source(error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

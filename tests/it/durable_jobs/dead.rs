@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::{HOLD, done, ended, failed, queue, settings, worker};
 use crate::redis::server::Server;
-use crate::redis::wait::until;
+use crate::redis::wait::{HANG, until};
 
 fn reason(state: JobState<String>) -> String {
     let JobState::Dead(failure) = state else { panic!("{state:?}") };
@@ -111,6 +111,56 @@ async fn heartbeats_keep_a_long_job_with_its_worker() {
     end.notify_one();
     assert_eq!(ended(&queue, &id).await, done("kept"));
     assert_eq!(began.load(SeqCst), 1);
+}
+
+const STREAM: &str = "sluicegate:!jobs:{tests}:stream";
+
+#[tokio::test]
+async fn one_dead_among_thousands_of_busy_is_found_at_once() {
+    let server = Server::start(&[]).await;
+    let queue = queue(server.url());
+    let ids: Vec<_> =
+        queue.enqueue_all((0..1_000).map(|n| n.to_string())).await.into_iter().map(|one| one.unwrap().id).collect();
+    server.command(&["XGROUP", "CREATE", STREAM, "workers", "0"]).await;
+    server.command(&["XREADGROUP", "GROUP", "workers", "busy", "COUNT", "1000", "STREAMS", STREAM, ">"]).await;
+    let last = server.command(&["XREVRANGE", STREAM, "+", "-", "COUNT", "1"]).await;
+    let entry = last.split_whitespace().next().unwrap();
+    // An hour without a word; all before it are new.
+    server.command(&["XCLAIM", STREAM, "workers", "dead", "0", entry, "IDLE", "3600000"]).await;
+    let work = worker(&queue).concurrency(1).hold(Duration::from_secs(600));
+    let _running = tokio::spawn(work.run(|job: Job<String>| async move { Ok(job.payload) }));
+    assert_eq!(ended(&queue, &ids[999]).await, done("999"));
+}
+
+#[tokio::test]
+async fn what_others_put_into_the_stream_is_gone_after_a_hold() {
+    let server = Server::start(&[]).await;
+    let queue: JobQueue<String, String> = queue(server.url());
+    for words in [["j", "nonsense"], ["other", "00000000000000000000000000000000X"]] {
+        server.command(&["XADD", STREAM, "*", words[0], words[1]]).await;
+    }
+    let id = queue.enqueue("ours".to_owned()).await.unwrap().id;
+    let work = worker(&queue).hold(HOLD);
+    let drain = work.drain();
+    let running = tokio::spawn(work.run(|job: Job<String>| async move { Ok(job.payload) }));
+    assert_eq!(ended(&queue, &id).await, done("ours"));
+    until("they are gone", || async { server.command(&["XLEN", STREAM]).await == "0" }).await;
+    drain.drain();
+    assert_eq!(running.await.unwrap().unwrap().done, 1);
+    let stats = queue.stats().await.unwrap();
+    assert_eq!((stats.ready, stats.pending), (0, 0));
+}
+
+#[tokio::test]
+async fn a_worker_that_redis_refuses_says_so() {
+    let server = Server::start(&[]).await;
+    server.command(&["ACL", "SETUSER", "clerk", "on", ">word", "~*", "&*", "+@all", "-xautoclaim"]).await;
+    let url = server.url().replace("redis://", "redis://clerk:word@");
+    let queue: JobQueue<String, String> = queue(url);
+    queue.enqueue("ours".to_owned()).await.unwrap();
+    let running = worker(&queue).run(|job: Job<String>| async move { Ok(job.payload) });
+    let error = tokio::time::timeout(HANG, running).await.expect("it does not wait").unwrap_err();
+    assert!(error.message().contains("6.2"), "{error}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Into the queue and out of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
@@ -181,6 +182,31 @@ async fn a_worker_that_drains_finishes_what_it_has_and_gives_back_the_rest() {
     let stats = queue.stats().await.unwrap();
     assert_eq!((stats.ready, stats.pending, stats.dead), (7, 0, 0));
     assert_eq!(server.command(&["XINFO", "CONSUMERS", "sluicegate:!jobs:{tests}:stream", "workers"]).await, "");
+}
+
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn a_running_worker_sets_the_gauges() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let snapshotter = recorder.snapshotter();
+    let gauges = || {
+        let all = snapshotter.snapshot().into_vec();
+        let named = all.into_iter().filter(|(key, ..)| key.key().labels().any(|label| label.value() == "tests"));
+        let value = |value| if let DebugValue::Gauge(value) = value { value.0 } else { -1.0 };
+        named.map(|(key, _, _, found)| (key.key().name().to_owned(), value(found))).collect::<BTreeMap<_, _>>()
+    };
+    let server = Server::start(&[]).await;
+    let queue = queue(server.url());
+    queue.enqueue(NewJob::new("late".to_owned()).delay(Duration::from_secs(3600))).await.unwrap();
+    let _running = tokio::spawn(worker(&queue).run(|job: Job<String>| async move { Ok(job.payload) }));
+    until("a worker tells them", || async { !gauges().is_empty() }).await;
+    let gauges = gauges();
+    let names = ["ready", "delayed", "pending", "dead", "lag"].map(|name| format!("sluicegate.jobs.{name}"));
+    assert!(gauges.len() == names.len(), "{gauges:?}");
+    assert_eq!(names.map(|name| gauges[&name]), [0.0, 1.0, 0.0, 0.0, 0.0]);
 }
 
 #[tokio::test]

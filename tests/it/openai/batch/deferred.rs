@@ -38,6 +38,12 @@ async fn patient_calls_of_many_are_answered_by_one_batch() {
         );
     }
     assert_eq!(house.seen().batches, 1);
+    let report = llm.report();
+    assert_eq!((report.answered, report.batched, report.attempts), (5, 5, 0));
+    let price = |tokens| PriceTable::published().batch_cost("gpt-5-mini", &tokens).unwrap();
+    let tokens = sluicegate::types::Usage::new(report.input_tokens, report.output_tokens);
+    assert_eq!((report.cost, report.unpriced_attempts), (price(tokens), 0));
+    assert!(report.output_tokens > 0 && report.to_string().contains("batches        5 calls"), "{report}");
     llm.shutdown().await;
     assert_eq!(house.server.batches().files(), 0, "requests and results are deleted");
 }
