@@ -105,7 +105,7 @@ impl Admission {
         self.rules.check()?;
         let started = env.now();
         let rates = self.limits.start(env, started)?;
-        Ok(AdmissionGate::new(env, limiter, self.rules.clone(), rates, started))
+        Ok(AdmissionGate::new(env, limiter, self.rules.clone(), rates, self.estimator(), started))
     }
 }
 
