@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use fred::interfaces::LuaInterface;
 use fred::types::{FromValue, Value};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::fault::ORIGIN;
+use super::fault::{self, ORIGIN};
 use super::lane::{Asked, Carry, Lane};
 use super::link::{Dialer, Session};
 use super::server::RedisServer;
@@ -37,6 +38,8 @@ pub(crate) struct Connection {
     places: Semaphore,
     tasks: TaskTracker,
     started: Once,
+    /// The hashes of the scripts that were used, as the server names them; `None` where it does not tell.
+    scripts: Mutex<Vec<(&'static str, Option<String>)>>,
 }
 
 impl Connection {
@@ -52,6 +55,7 @@ impl Connection {
             places: Semaphore::new(server.max_in_flight),
             tasks: TaskTracker::new(),
             started: Once::new(),
+            scripts: Mutex::default(),
             dialer: Dialer {
                 builder: server.fred(slowest)?,
                 patience: server.connect_timeout,
@@ -132,7 +136,8 @@ impl Connection {
         lane.ask(budget, command).await
     }
 
-    /// A script in Lua, with the same promises. fred does not bound the time of scripts; the lane does.
+    /// A script in Lua, with the same promises. It goes by its hash, and whole only to a server that does not know it: one
+    /// that was started anew, another node. fred does not bound the time of scripts; the lane does.
     pub(crate) async fn script<T: FromValue>(
         &self,
         text: &'static str,
@@ -140,7 +145,31 @@ impl Connection {
         values: Vec<Value>,
         budget: Duration,
     ) -> Result<T> {
-        self.call(budget, |client: Asked| async move { client.eval(text, names, values).await }).await
+        let command = |client: Asked| async move {
+            let Some(hash) = self.hash(&client, text).await else { return client.eval(text, names, values).await };
+            match client.evalsha(hash, names.clone(), values.clone()).await {
+                // It has not run.
+                Err(error) if error.details().starts_with("NOSCRIPT") => client.eval(text, names, values).await,
+                answer => answer,
+            }
+        };
+        self.call(budget, command).await
+    }
+
+    /// How the server names this script, asked once; `None`: it does not tell, or not now.
+    async fn hash(&self, client: &Asked, text: &'static str) -> Option<String> {
+        let is_it = |(known, _): &&(&'static str, _)| std::ptr::eq(*known, text);
+        if let Some((_, hash)) = self.scripts.lock().iter().find(is_it) {
+            return hash.clone();
+        }
+        let hash = match client.script_load::<String, _>(text).await {
+            Ok(hash) => Some(hash),
+            // Refused, as for a user who may not; a lost connection says nothing.
+            Err(error) if fault::from(&error).code().is_some() => None,
+            Err(_) => return None,
+        };
+        self.scripts.lock().push((text, hash.clone()));
+        hash
     }
 
     /// Closes all connections and waits until its tasks have ended. Every call fails from now on.

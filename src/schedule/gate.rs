@@ -15,6 +15,7 @@ use super::admission::Rules;
 use super::concurrency::Limiter;
 use super::decision::{Core, Grant, Verdict};
 use super::entry::Entry;
+use super::estimate::Estimator;
 use super::event::AdmissionEvent;
 #[cfg(feature = "redis")]
 use super::fleet::{Fleet, FleetStatus};
@@ -74,12 +75,21 @@ pub(super) struct Shared {
     /// Told when everything is over, while it drains.
     pub(super) idle: Notify,
     core: Mutex<Core>,
+    /// What guesses the tokens of the requests of all its clients, and learns from all.
+    estimator: Arc<Estimator>,
     #[cfg(feature = "redis")]
     fleet: Option<Fleet>,
 }
 
 impl AdmissionGate {
-    pub(super) fn new(env: &Env, limiter: Limiter, rules: Rules, rates: Rates, started: Instant) -> Self {
+    pub(super) fn new(
+        env: &Env,
+        limiter: Limiter,
+        rules: Rules,
+        rates: Rates,
+        estimator: Estimator,
+        started: Instant,
+    ) -> Self {
         #[cfg(feature = "redis")]
         let mut rates = rates;
         let queue = Queue::new(rules.order.clone(), rules.shed.newest_first_after());
@@ -94,6 +104,7 @@ impl AdmissionGate {
             events: OnceLock::new(),
             idle: Notify::new(),
             core: Mutex::new(Core::new(limiter, rates, queue)),
+            estimator: Arc::new(estimator),
             rules,
         };
         Self(Arc::new(shared))
@@ -121,6 +132,10 @@ impl AdmissionGate {
                 })
             });
         }
+    }
+
+    pub(super) fn estimator(&self) -> Arc<Estimator> {
+        Arc::clone(&self.0.estimator)
     }
 
     fn permit(&self, grant: Grant) -> Permit {

@@ -1,12 +1,13 @@
 //! Every attempt asks a scheduler first.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
 use super::estimate::{Estimate, Estimator};
-use super::{Admission, Job, ORIGIN, Outcome, Permit, Scheduler};
+use super::{Admission, AdmissionGate, Job, ORIGIN, Outcome, Permit, Scheduler};
 use crate::client::{ClientInfo, LlmClient};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -71,6 +72,8 @@ pub struct ScheduleLayer(Source);
 #[derive(Debug)]
 enum Source {
     Admission(Box<Admission>),
+    /// A running gate, which knows how tokens are to be guessed.
+    Gate(AdmissionGate),
     Custom(Arc<dyn Scheduler>),
 }
 
@@ -82,6 +85,11 @@ impl From<Admission> for ScheduleLayer {
 
 impl<S: Scheduler> From<S> for ScheduleLayer {
     fn from(scheduler: S) -> Self {
+        let any: &dyn Any = &scheduler;
+        let shared = any.downcast_ref::<Arc<AdmissionGate>>().map(|gate| &**gate);
+        if let Some(gate) = any.downcast_ref::<AdmissionGate>().or(shared) {
+            return Self(Source::Gate(gate.clone()));
+        }
         Self(Source::Custom(Arc::new(scheduler)))
     }
 }
@@ -94,19 +102,20 @@ impl Layer for ScheduleLayer {
     fn settings(&self) -> String {
         match &self.0 {
             Source::Admission(admission) => admission.to_string(),
-            Source::Custom(_) => "own scheduler".to_owned(),
+            Source::Gate(_) | Source::Custom(_) => "own scheduler".to_owned(),
         }
     }
 
     fn wrap(&self, inner: Arc<dyn LlmClient>, env: &Env) -> Result<Arc<dyn LlmClient>> {
-        let (scheduler, estimator) = match &self.0 {
-            Source::Admission(admission) => {
-                let gate: Arc<dyn Scheduler> = Arc::new(admission.start(env)?);
-                (gate, admission.estimator())
-            }
-            Source::Custom(scheduler) => (Arc::clone(scheduler), Admission::new().estimator()),
+        let gate = match &self.0 {
+            Source::Admission(admission) => Ok(admission.start(env)?),
+            Source::Gate(gate) => Ok(gate.clone()),
+            Source::Custom(scheduler) => Err(Arc::clone(scheduler)),
         };
-        let estimator = Arc::new(estimator);
+        let (scheduler, estimator): (Arc<dyn Scheduler>, _) = match gate {
+            Ok(gate) => (Arc::new(gate.clone()), gate.estimator()),
+            Err(scheduler) => (scheduler, Arc::new(Admission::new().estimator())),
+        };
         Ok(Arc::new(Scheduled { inner, scheduler, estimator, env: env.clone() }))
     }
 }
@@ -253,4 +262,20 @@ fn ride(stream: ChatStream, mut call: Admitted) -> ChatStream {
 
 fn add(total: &mut Duration, more: Duration) {
     *total = total.saturating_add(more);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::OutputCount;
+
+    #[test]
+    fn a_running_gate_guesses_as_it_was_told() {
+        let gate = Admission::new().count_output(OutputCount::Limit).start(&Env::new()).unwrap();
+        for layer in [ScheduleLayer::from(gate.clone()), ScheduleLayer::from(Arc::new(gate))] {
+            let Source::Gate(gate) = layer.0 else { panic!("not known as a gate") };
+            let request = ChatRequest::new("m").max_tokens(9_000);
+            assert_eq!(gate.estimator().chat(&request, false).output, 9_000);
+        }
+    }
 }

@@ -52,7 +52,7 @@ mod prefix_stable_cost;
 mod priorities_under_overload;
 #[cfg(feature = "redis")]
 mod quota_fleet;
-mod quota_used;
+mod quota_used_never_crossed;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]

@@ -1,7 +1,6 @@
 //! Limits that several processes share through one Redis: used to the last percent, never crossed, whatever Redis does.
 
 mod oracle;
-mod processes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -166,6 +165,8 @@ async fn an_idle_process_holds_nothing_and_a_busy_one_makes_few_trips() {
     let trips = gates[0].0.fleet().unwrap().trips;
     eprintln!("{trips} trips for {calls} calls");
     assert!(trips * 20 < calls, "{trips} trips for {calls} calls");
+    let stats = server.command(&["INFO", "commandstats"]).await;
+    assert!(stats.contains("cmdstat_evalsha:") && !stats.contains("cmdstat_eval:"), "the script goes by its hash");
     let holding = || async {
         let keys = server.command(&["KEYS", "sluicegate:limits:*"]).await;
         let mut held = 0;

@@ -13,13 +13,18 @@ use crate::schedule::estimate::{Estimator, OutputCount};
 use crate::schedule::fleet::FleetLimits;
 use crate::schedule::rate::{Limit, MOST_LIMITS, Rates};
 
+/// The part of a minute's requests that may be used at once, unless set.
+const BURST: Duration = Duration::from_secs(1);
+/// A limit whose calls reserve more than they use has room for one part in so many of it.
+const ROOM: u32 = 12;
+
 /// What may go upstream within a time.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
     rpm: Option<u32>,
     tpm: Option<u32>,
     others: Vec<Limit>,
-    burst: Duration,
+    burst: Option<Duration>,
     pub(super) reply_tokens: u32,
     output: OutputCount,
     trust_headers: bool,
@@ -33,7 +38,7 @@ impl Default for Limits {
             rpm: None,
             tpm: None,
             others: Vec::new(),
-            burst: Duration::from_secs(1),
+            burst: None,
             reply_tokens: 512,
             output: OutputCount::Predicted,
             trust_headers: true,
@@ -81,17 +86,21 @@ impl Admission {
     }
 
     /// How much of the limits per minute may be used at once after a pause; above zero, at most a minute. Default one
-    /// second's worth, and never less than one request. Limits per another time up to a minute use the same share of
-    /// theirs, unless they have a [`burst`](Limit::burst) of their own.
+    /// second's worth of requests, never less than one, and five seconds' worth of tokens and dollars. Limits per another
+    /// time up to a minute use the same share of theirs, unless they have a [`burst`](Limit::burst) of their own.
     ///
     /// Any 60 s hold at most the limit and one burst, so a longer burst starts faster and is likelier to meet the
-    /// provider's own limit, which many enforce over spans shorter than a minute. A call of more tokens than the burst
-    /// starts when the bucket is full and leaves a debt, so the limit holds over time. What a call gives back has room in
-    /// the bucket only as far as it was not full since: where calls reserve much more than they use, a burst of a few
-    /// times the largest reservation (and below the provider's own) uses the limit best.
+    /// provider's own limit, which some enforce over spans shorter than a minute. A call of more tokens than the burst
+    /// starts when the bucket is full and leaves a debt, so the limit holds over time.
+    ///
+    /// What a call gives back has room in the bucket only as far as it was not full since. With
+    /// [`OutputCount::Predicted`] five seconds are enough; with [`OutputCount::Limit`], where calls reserve much more than
+    /// they use, a part of the limit stays unused (half of it, with answers of 450 tokens under `max_tokens` of 2,000 and
+    /// 90,000 tokens per minute): set a burst of a few times the largest reservation, below the provider's own. Half a
+    /// minute suits a provider whose bucket holds a minute's worth.
     #[must_use]
     pub fn burst(mut self, worth: Duration) -> Self {
-        self.limits.burst = worth;
+        self.limits.burst = Some(worth);
         self
     }
 
@@ -159,9 +168,12 @@ impl Limits {
             limit => Ok(limit.flatten()),
         };
         let (rpm, tpm) = (per_minute("rpm", self.rpm)?, per_minute("tpm", self.tpm)?);
-        if self.burst.is_zero() || self.burst > Duration::from_secs(60) {
-            let value = format!("{:?}", self.burst);
-            return Err(refuse("burst", &value, "use more than zero and at most a minute, or leave it out for 1 s"));
+        if let Some(burst) = self.burst
+            && (burst.is_zero() || burst > Duration::from_secs(60))
+        {
+            let remedy =
+                "use more than zero and at most a minute, or leave it out for 1 s of requests and 5 s of tokens";
+            return Err(refuse("burst", &format!("{burst:?}"), remedy));
         }
         if self.reply_tokens == 0 {
             return Err(refuse("reply_tokens", &0, "guess at least 1 token per answer, or leave it out for 512"));
@@ -173,17 +185,21 @@ impl Limits {
         let plain = None;
         // Shared, the plain limit of requests is one like the others.
         let plain = plain.map(|rpm: NonZeroU32| Limit::requests(u64::from(rpm.get())).named("Admission::rpm"));
-        let limits: Vec<_> = tpm.into_iter().chain(plain).chain(self.others.iter().cloned()).collect();
+        let mut limits: Vec<_> = tpm.into_iter().chain(plain).chain(self.others.iter().cloned()).collect();
         if limits.len() > MOST_LIMITS {
             return Err(refuse("limits", &limits.len(), "set at most 6 limits, tpm included"));
         }
         limits.iter().try_for_each(Limit::check)?;
+        if self.burst.is_none() {
+            limits.iter_mut().for_each(|limit| limit.make_room(ROOM));
+        }
+        let burst = self.burst.unwrap_or(BURST);
         #[cfg(feature = "redis")]
         if let Some(fleet) = &self.fleet {
-            let rates = Rates::new(rpm, limits.clone(), self.burst, self.trust_headers, env, started);
-            return rates.share(fleet, &limits, self.burst);
+            let rates = Rates::new(rpm, limits.clone(), burst, self.trust_headers, env, started);
+            return rates.share(fleet, &limits, burst);
         }
-        Ok(Rates::new(rpm, limits, self.burst, self.trust_headers, env, started))
+        Ok(Rates::new(rpm, limits, burst, self.trust_headers, env, started))
     }
 
     /// What is limited, in words.

@@ -36,7 +36,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Limits nothing; a queue of 10,000, ageing after 30 seconds, a burst of one second, 512 tokens per answer.
+    /// Limits nothing; a queue of 10,000, ageing after 30 seconds, a burst of one second of requests and five of tokens, 512 tokens per answer.
     pub fn new() -> Self {
         Self { concurrency: None, rules: Rules::default(), limits: Limits::default() }
     }
@@ -105,7 +105,7 @@ impl Admission {
         self.rules.check()?;
         let started = env.now();
         let rates = self.limits.start(env, started)?;
-        Ok(AdmissionGate::new(env, limiter, self.rules.clone(), rates, started))
+        Ok(AdmissionGate::new(env, limiter, self.rules.clone(), rates, self.estimator(), started))
     }
 }
 

@@ -11,6 +11,8 @@ pub(super) const REPORT: u64 = 250_000_000;
 pub(super) const TERM: u64 = 1_000_000_000;
 /// Somebody who waits for a lease looks again after this time, if nobody tells him before.
 const LOOK: u64 = 20_000_000;
+/// Nobody who was given nothing asks again before this time: the one whose turn it is may be on his way, or dead.
+const PAUSE: u64 = 2_000_000;
 /// A state that was reached so recently must still be there.
 const REMEMBERED: u64 = 50_000_000_000;
 /// As much as it may have.
@@ -257,7 +259,8 @@ impl Account {
         self.lease.full = grant.full;
         self.lease.until = set_out.saturating_add(TERM);
         self.lease.reached = Some(at);
-        self.not_before = at.saturating_add(grant.wait);
+        let pause = if grant.amount == 0 { grant.wait.max(PAUSE) } else { grant.wait };
+        self.not_before = at.saturating_add(pause);
         // Whoever still waits asks again.
         std::mem::take(&mut self.need) > 0
     }
@@ -281,5 +284,42 @@ impl Account {
             self.news.charge = self.news.charge.saturating_add_unsigned(used);
         }
         (self.mode, self.need, self.rung) = (mode, 0, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asks(amount: u64) -> (Account, Line) {
+        let terms = Terms { limit: 60, period: 60_000_000, burst: 10 };
+        let mut account = Account::new("a".to_owned(), terms, FleetMode::Shared, 1, 0);
+        assert!(account.reach(amount, false, 0).is_err());
+        let line = account.tell(1, 0).unwrap();
+        (account, line)
+    }
+
+    fn granted(amount: u64) -> Grant {
+        Grant { amount, wait: 0, full: 0, limit: 60, burst: 10 }
+    }
+
+    #[test]
+    fn whoever_got_nothing_does_not_ask_again_at_once() {
+        let (mut account, line) = asks(5);
+        assert!(account.hear(&line, &granted(0), 0, 0));
+        assert!(account.reach(5, false, 0).is_err());
+        assert_eq!(account.due(0), Some(PAUSE));
+    }
+
+    #[test]
+    fn what_a_trip_that_was_cut_short_told_is_told_when_it_leaves() {
+        let (mut account, line) = asks(5);
+        account.hear(&line, &granted(10), 0, 0);
+        account.take(5);
+        assert_eq!(account.tell(1, 1).unwrap().used, 5);
+        account.fail();
+        account.enter(FleetMode::Returning, 1, 2);
+        let line = account.tell(1, 2).unwrap();
+        assert_eq!((line.used, line.holding), (5, 0));
     }
 }

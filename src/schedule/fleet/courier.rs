@@ -174,7 +174,10 @@ impl Courier {
     async fn leave(&self) {
         let at = self.parts.nanos();
         for account in self.accounts() {
-            account.lock().enter(FleetMode::Returning, 1, at);
+            let mut account = account.lock();
+            // A trip may have been cut short: what it told counts, heard or not.
+            account.fail();
+            account.enter(FleetMode::Returning, 1, at);
         }
         let told = |account: Shared| {
             let line = account.lock().tell(1, at);

@@ -164,8 +164,8 @@ impl Limit {
     }
 
     /// How much of it may be used at once after a pause: above zero, at most the period. Unless set, the same share of
-    /// the period as [`Admission::burst`](crate::schedule::Admission::burst) is of a minute: a sixtieth. Only for periods
-    /// up to a minute: longer ones are rolling windows, which have none.
+    /// the period as [`Admission::burst`](crate::schedule::Admission::burst) is of a minute: a sixtieth of requests, a
+    /// twelfth of tokens and dollars. Only for periods up to a minute: longer ones are rolling windows, which have none.
     pub fn burst(mut self, worth: Duration) -> Self {
         self.burst = Some(worth);
         self
@@ -183,6 +183,14 @@ impl Limit {
     pub(in crate::schedule) fn named(mut self, setting: &'static str) -> Self {
         self.setting = setting;
         self
+    }
+
+    /// Lets this part of it be used at once, unless its burst is set: a call reserves more than it uses, and what it gives
+    /// back needs room. Not requests, of which nothing comes back.
+    pub(in crate::schedule) fn make_room(&mut self, part: u32) {
+        if self.burst.is_none() && self.measure != Measure::Requests && !self.is_rolling() {
+            self.burst = Some(self.period / part);
+        }
     }
 
     /// Whether a rolling window keeps it.

@@ -56,7 +56,7 @@ async fn controls_of_the_request_are_obeyed() {
 async fn refusals_of_the_provider_cost_no_tokens() {
     let limited = Error::new(ErrorKind::RateLimited, "t", "");
     let client = Arc::new(Scripted::new().then(Reply::Fail(limited)).always_reply(Reply::text("x")));
-    let gate = gate(Admission::new().tpm(60_000));
+    let gate = gate(Admission::new().tpm(60_000).burst(SECOND));
     let llm = wrap(&client, &gate);
     assert!(llm.chat(request().max_tokens(990)).await.is_err());
     // Of another model: the refusal closes the gate for its own.
@@ -66,7 +66,7 @@ async fn refusals_of_the_provider_cost_no_tokens() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_settles_with_its_usage_and_refunds_when_dropped() {
-    let gate = gate(Admission::new().tpm(60_000));
+    let gate = gate(Admission::new().tpm(60_000).burst(SECOND));
     let llm = wrap(&Arc::new(Scripted::new().usage(Some(Usage::new(10, 5)))), &gate);
     let at_once = |tokens| gate.admit(&Job::new("m").tokens(tokens, 0)).now_or_never().is_some();
     let mut dropped = llm.chat_stream(request().max_tokens(900)).await.unwrap();

@@ -15,7 +15,7 @@ async fn a_drop_at_any_await_leaves_nothing_behind() {
     let limits = [
         Admission::new().concurrency(1),
         Admission::new().concurrency(1).rpm(60),
-        Admission::new().concurrency(2).tpm(6_000),
+        Admission::new().concurrency(2).tpm(6_000).burst(SECOND),
         Admission::new().concurrency(1).ageing(Duration::ZERO).tenant_weight("a", 2),
         Admission::new().concurrency(Concurrency::growing(1..=2)),
     ];

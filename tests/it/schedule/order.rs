@@ -36,7 +36,8 @@ async fn concurrency_is_never_exceeded() {
 
 #[tokio::test(start_paused = true)]
 async fn higher_goes_first_and_equals_in_order_of_arrival() {
-    for admission in [Admission::new().concurrency(1), Admission::new().rpm(60), Admission::new().tpm(60)] {
+    for admission in [Admission::new().concurrency(1), Admission::new().rpm(60), Admission::new().tpm(60).burst(SECOND)]
+    {
         let gate = gate(admission);
         let order = Arc::default();
         let first = gate.admit(&Job::new("m").tokens(1, 0)).await.unwrap();

@@ -1,4 +1,7 @@
-//! The provider's limits are used to the last percent and never crossed.
+//! The provider's limits are used to the last percent and never crossed: alone, and as four processes.
+
+#[cfg(feature = "redis")]
+mod processes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,10 +45,15 @@ fn provider() -> Simulated {
     Simulated::builder().rpm(RPM).tpm(TPM).build().unwrap()
 }
 
+/// For a provider that reserves `max_tokens`, of a bucket that holds six seconds' worth. The burst is below that, and above
+/// what the largest call reserves: a bucket that must be full for a call to start has no room for what the calls before it
+/// give back.
+fn careful(admission: Admission) -> Admission {
+    admission.count_output(OutputCount::Limit).burst(Duration::from_secs(4))
+}
+
 fn wrap(client: impl LlmClient, admission: Admission) -> Arc<dyn LlmClient> {
-    // Below the provider's own burst, and above what the largest call reserves: a bucket that must be full for a call to
-    // start has no room for what the calls before it give back.
-    let admission = admission.count_output(OutputCount::Limit).burst(Duration::from_secs(4));
+    let admission = careful(admission);
     ScheduleLayer::from(admission).wrap(Arc::new(client), &Env::new()).unwrap()
 }
 
@@ -56,7 +64,7 @@ fn share(requests: u64, tokens: u64, time: Duration) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn quota_used_never_crossed() {
+async fn alone() {
     for (short, calls) in [(false, 2_500), (true, 5_000)] {
         let (provider, env) = (provider(), Env::new());
         let llm = wrap(provider.clone(), Admission::new().rpm(RPM).tpm(TPM));
@@ -75,6 +83,38 @@ async fn quota_used_never_crossed() {
         let used = share(stats.accepted, stats.input_tokens + stats.output_tokens, took);
         assert!(used >= 0.95, "{used:.3} of the quota in {took:?}");
     }
+}
+
+/// How much of it, and how many were refused, in some minutes, of a provider whose bucket holds a minute's worth.
+async fn used_of_a_minutes_bucket(admission: Admission, most: u32) -> (f64, u64) {
+    let provider = Simulated::builder().rpm(RPM).tpm(TPM).burst_seconds(60.0).output_tokens(10, 900).build().unwrap();
+    let (env, admission) = (Env::new(), admission.rpm(RPM).tpm(TPM));
+    let llm = ScheduleLayer::from(admission).wrap(Arc::new(provider.clone()), &env).unwrap();
+    let tasks: Vec<_> = (0..1_500)
+        .map(|number| {
+            let (llm, (request, streamed)) = (Arc::clone(&llm), request(number, false));
+            tokio::spawn(async move { call(&*llm, (request.max_tokens(most), streamed)).await })
+        })
+        .collect();
+    env.sleep(6 * MINUTE).await;
+    let stats = provider.stats();
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    (share(stats.accepted, stats.input_tokens + stats.output_tokens, 6 * MINUTE), stats.rejected_429)
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_default_settings_too() {
+    for most in [1_000, 2_000] {
+        let (used, refused) = used_of_a_minutes_bucket(Admission::new(), most).await;
+        assert!(used >= 0.95 && refused == 0, "{used:.3} of the quota, {refused} refused");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_large_reservations_and_a_burst_for_them() {
+    let admission = Admission::new().count_output(OutputCount::Limit).burst(MINUTE / 2);
+    let (used, refused) = used_of_a_minutes_bucket(admission, 2_000).await;
+    assert!(used >= 0.95 && refused == 0, "{used:.3} of the quota, {refused} refused");
 }
 
 #[tokio::test(start_paused = true)]
