@@ -45,7 +45,8 @@ use crate::types::{ChatChunk, ChatRequest, ChatResponse, ChatStream, Extensions,
 /// it, and the body of the template. Its controls ([`controls_mut`](Self::controls_mut)) are not stored: a tenant or a priority is of this
 /// process. What another version of this crate wrote in a form this one does not know is refused with an error that says
 /// so; [`Values`](crate::cache::Values) takes what it cannot read for a miss. A cache may forget: give conversations a
-/// namespace with a life of its own and a tier that lasts, and what must never be lost to a database.
+/// namespace with a life of its own and a tier that lasts, and what must never be lost to a database. Store it where only
+/// you write: who can change it can put words into anybody's mouth there, though not into another conversation.
 ///
 /// # Example
 /// ```

@@ -3,6 +3,7 @@
 
 mod carried;
 mod echo;
+mod forged;
 mod writers;
 
 use std::collections::BTreeSet;

@@ -84,6 +84,12 @@ impl<'de> Deserialize<'de> for Conversation {
         template.messages = Messages::new();
         let log: Vec<Arc<Message>> = messages.into_iter().map(Arc::new).collect();
         let damaged = || D::Error::custom("a stored conversation that is damaged: it points past its own log");
+        // A few bytes can name the whole log, so that a small text would take any amount of memory.
+        let of_log =
+            kept.iter().map(|piece| if let Piece::Log(start, end) = piece { end.saturating_sub(*start) } else { 0 });
+        if of_log.fold(0, usize::saturating_add) > log.len() {
+            return Err(D::Error::custom("a stored conversation that is damaged: it keeps more than was said"));
+        }
         let mut carried = Vec::new();
         for piece in kept {
             match piece {

@@ -47,6 +47,14 @@ pub(super) fn keys(
     keys
 }
 
+/// Where what belongs to a key is remembered, for a conversation of this root: a key may have come with a stored
+/// conversation, and then it need not be of this tenant, or of summaries of this shape.
+pub(super) fn owned(root: &Key, key: &Key) -> Key {
+    let mut hasher = blake3::Hasher::new_keyed(root);
+    hasher.update(key);
+    *hasher.finalize().as_bytes()
+}
+
 /// A key of its own for this text in the place of this key.
 pub(super) fn bound(key: &Key, text: &str) -> Key {
     // Hashed apart from messages, so that no message gives the same key.

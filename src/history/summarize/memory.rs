@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
 
-use super::keys::{Key, bound};
+use super::keys::{Key, bound, owned};
 use super::stats::Tally;
 use crate::env::after;
 
@@ -69,12 +69,12 @@ impl Memory {
     /// The key under which to go on from a summary that came with a conversation: the one that came with it only if it
     /// is known to stand for this text. A stored conversation may have been in anybody's hands, so what came with it is
     /// remembered under a key that covers the text: no other conversation can ever ask for that.
-    pub(super) fn trusted(&self, key: Key, summary: &Arc<str>) -> Key {
-        if self.get(&key).is_some_and(|known| known == *summary) {
+    pub(super) fn trusted(&self, root: &Key, key: Key, summary: &Arc<str>) -> Key {
+        if self.get(&owned(root, &key)).is_some_and(|known| known == *summary) {
             return key;
         }
         let key = bound(&key, summary);
-        self.put(key, Arc::clone(summary));
+        self.put(owned(root, &key), Arc::clone(summary));
         key
     }
 
@@ -116,12 +116,16 @@ mod tests {
     fn what_came_with_a_conversation_takes_nobody_elses_place() {
         let memory = Memory::new(1 << 20);
         let (ours, forged): (Arc<str>, Arc<str>) = ("ours".into(), "forged".into());
-        memory.put([1; 32], Arc::clone(&ours));
-        assert_eq!(memory.trusted([1; 32], &ours), [1; 32]);
-        let other = memory.trusted([1; 32], &forged);
+        let (root, place) = ([7; 32], owned(&[7; 32], &[1; 32]));
+        memory.put(place, Arc::clone(&ours));
+        assert_eq!(memory.trusted(&root, [1; 32], &ours), [1; 32]);
+        let other = memory.trusted(&root, [1; 32], &forged);
         assert_ne!(other, [1; 32]);
-        assert_eq!((memory.get(&[1; 32]), memory.get(&other)), (Some(ours), Some(Arc::clone(&forged))));
-        assert_eq!(memory.trusted(other, &forged), other, "and it goes on from there");
+        let found = (memory.get(&place), memory.get(&owned(&root, &other)));
+        assert_eq!(found, (Some(Arc::clone(&ours)), Some(Arc::clone(&forged))));
+        assert_eq!(memory.trusted(&root, other, &forged), other, "and it goes on from there");
+        assert_ne!(memory.trusted(&[8; 32], [1; 32], &ours), [1; 32], "another tenant's is not trusted");
+        assert_eq!(memory.get(&place), Some(ours));
     }
 
     #[test]

@@ -71,6 +71,10 @@ use crate::types::{ChatBody, Messages};
 /// them: whoever loads it goes on from there, in another process too, and nothing is summarised again. Where the whole
 /// conversation is brought each time, another process writes summaries of its own.
 ///
+/// What was stored is believed of its own conversation only: who can write there decides what that conversation says, its
+/// summary too. What it reaches of the summaries remembered here are those of the same tenant that were made of the very
+/// same messages; others it can neither read nor change, and another tenant's it cannot delay either.
+///
 /// # Its own requests
 /// They go to the given client, carry a [`SummaryRequest`], the call's tenant and [`Priority`], and the limit
 /// of [`summary_tokens`](Self::summary_tokens) on the answer; a model that reasons first needs a higher one. None of them takes more
@@ -301,7 +305,7 @@ impl HistoryPolicy for Summarize {
             let (keys, conversation) = match &resumed {
                 // What was said before the summary's end is known by its key.
                 Some(Resumed { summary, key, conversation, .. }) => {
-                    let key = self.memory.trusted(*key, &summary.text);
+                    let key = self.memory.trusted(&self.root(budget), *key, &summary.text);
                     (keys(&messages, (summary.end, key), starts), Some(*conversation))
                 }
                 None => {

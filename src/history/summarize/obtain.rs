@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use super::Summarize;
 use super::deliver::Summary;
 use super::flight::{Flight, Join};
-use super::keys::{Key, root};
+use super::keys::{Key, owned, root};
 use super::write::{Job, Writer};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,10 +24,13 @@ impl Summarize {
         carried: Option<&Summary>,
         budget: &TokenBudget<'_>,
     ) -> Result<Option<Summary>> {
+        let root = self.root(budget);
+        let conversation = owned(&root, &conversation);
         // The carried one is the one that was sent, whatever else was written of the same in the meantime.
         let best = || {
             let newer = keys.iter().rev().take_while(|(end, _)| carried.is_none_or(|carried| *end > carried.end));
-            let mut found = newer.filter_map(|(end, key)| Some(Summary::new(*end, self.memory.get(key)?)));
+            let mut found =
+                newer.filter_map(|(end, key)| Some(Summary::new(*end, self.memory.get(&owned(&root, key))?)));
             found.next().or_else(|| carried.cloned())
         };
         let base = best();
@@ -36,6 +39,7 @@ impl Summarize {
         else {
             return Ok(base);
         };
+        let key = owned(&root, &key);
         let env = budget.env().unwrap_or(&self.env);
         if env.closing().is_cancelled() || self.memory.pauses(&conversation, env.now()) {
             return Ok(base);
@@ -48,7 +52,7 @@ impl Summarize {
             let job = Job {
                 messages: messages.clone(),
                 base: base.as_ref().map(|base| (base.end, Arc::clone(&base.text))),
-                keys: keys.to_vec(),
+                keys: keys.iter().map(|(end, key)| (*end, owned(&root, key))).collect(),
                 conversation,
                 tenant: budget.extension::<Tenant>().cloned(),
                 priority: budget.extension::<Priority>().copied(),

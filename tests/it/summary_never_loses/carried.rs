@@ -15,16 +15,16 @@ use super::echo::{Echo, Mood, told};
 use super::{LIMIT, Talk, fit, last_sent, policy, seconds, stack};
 
 /// Says in the handle what was said in the talk since.
-fn catch_up(conversation: &mut Conversation, talk: &Talk) {
+pub(super) fn catch_up(conversation: &mut Conversation, talk: &Talk) {
     talk.messages[conversation.len()..].iter().for_each(|message| conversation.push(Arc::clone(message)));
 }
 
-fn empty() -> Conversation {
+pub(super) fn empty() -> Conversation {
     Conversation::new(ChatRequest::new("gpt-5"))
 }
 
 /// Stored here, loaded there.
-fn loaded(conversation: &Conversation) -> Conversation {
+pub(super) fn loaded(conversation: &Conversation) -> Conversation {
     serde_json::from_str(&serde_json::to_string(conversation).unwrap()).unwrap()
 }
 
