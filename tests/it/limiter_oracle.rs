@@ -240,7 +240,8 @@ impl World {
                     }
                 }
             }
-            if self.waiting.len() == before {
+            // One may have been let in by another's look, after its own turn to be polled.
+            if self.waiting.len() == before && self.gate.load().in_flight == self.under_way.len() {
                 return;
             }
         }
