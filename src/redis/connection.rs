@@ -168,7 +168,11 @@ impl Connection {
             Err(error) if fault::from(&error).code().is_some() => None,
             Err(_) => return None,
         };
-        self.scripts.lock().push((text, hash.clone()));
+        let mut scripts = self.scripts.lock();
+        // Many may have asked at once.
+        if !scripts.iter().any(|one| is_it(&one)) {
+            scripts.push((text, hash.clone()));
+        }
         hash
     }
 

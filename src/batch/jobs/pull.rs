@@ -97,12 +97,11 @@ impl Puller {
     async fn read(&self, client: &Client, room: &mut Vec<OwnedSemaphorePermit>, block: Duration) -> Option<()> {
         let limit = block + self.desk.settings.timeout;
         let reader = bounded(client, limit, None);
-        // Zero would be for ever.
-        let block = (block.as_millis() as u64).max(1);
+        // Zero would be for ever. And the shortest wait takes a tenth of a second: so seldom Redis looks who waits too long.
+        let block = Some(block.as_millis() as u64).filter(|millis| *millis > 0);
         let (stream, consumer) = (self.desk.names.stream(), self.consumer.as_str());
         let count = Some(room.len() as u64);
-        let read =
-            reader.xreadgroup::<Value, _, _, _, _>(scripts::GROUP, consumer, count, Some(block), false, stream, ">");
+        let read = reader.xreadgroup::<Value, _, _, _, _>(scripts::GROUP, consumer, count, block, false, stream, ">");
         let answer = tokio::select! {
             answer = read => answer,
             () = self.desk.env.sleep(limit) => return None,

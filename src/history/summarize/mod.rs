@@ -53,14 +53,14 @@ use crate::types::{ChatBody, Messages};
 ///
 /// Where a conversation is cut depends on its messages and the limit only, so callers without state, which bring the whole
 /// conversation each time, are served as well: summaries are remembered under a hash of all the messages they stand for, and
-/// of the call's [`Tenant`]. Equal summaries needed at the same time are written once.
+/// of the call's [`Tenant`](crate::types::Tenant). Equal summaries needed at the same time are written once.
 ///
 /// # When no summary can be had
 /// No message is lost for good. If the client fails, panics, answers nothing, or takes longer than the
 /// [`time_limit`](Self::time_limit), the prompt is made of the last summary there is and the newest turns since that fit; without any,
 /// of the newest turns that fit, as by [`Window`](super::Window). The next attempt covers everything since that
 /// last summary. It is made by the first call after [`retry_after`](Self::retry_after), a time that doubles with each failure
-/// of the same conversation, up to 64 times as long. A call with a [`Deadline`] waits no longer than half of what is left
+/// of the same conversation, up to 64 times as long. A call with a [`Deadline`](crate::types::Deadline) waits no longer than half of what is left
 /// of it; the summary is then finished in the background.
 ///
 /// So the prompt depends on the messages, the limit, and which summaries are there: the one exception to the rule that it
@@ -76,7 +76,7 @@ use crate::types::{ChatBody, Messages};
 /// same messages; others it can neither read nor change, and another tenant's it cannot delay either.
 ///
 /// # Its own requests
-/// They go to the given client, carry a [`SummaryRequest`], the call's tenant and [`Priority`], and the limit
+/// They go to the given client, carry a [`SummaryRequest`], the call's tenant and [`Priority`](crate::types::Priority), and the limit
 /// of [`summary_tokens`](Self::summary_tokens) on the answer; a model that reasons first needs a higher one. None of them takes more
 /// than [`request_tokens`](Self::request_tokens): a long stretch is summarised piece by piece. What was said is quoted as JSON, one line for each message, and declared as data.
 /// Media are named, not sent. If the client is the very stack that asks, its own `Summarize` leaves these requests alone;

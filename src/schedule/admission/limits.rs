@@ -94,10 +94,13 @@ impl Admission {
     /// starts when the bucket is full and leaves a debt, so the limit holds over time.
     ///
     /// What a call gives back has room in the bucket only as far as it was not full since. With
-    /// [`OutputCount::Predicted`] five seconds are enough; with [`OutputCount::Limit`], where calls reserve much more than
-    /// they use, a part of the limit stays unused (half of it, with answers of 450 tokens under `max_tokens` of 2,000 and
-    /// 90,000 tokens per minute): set a burst of a few times the largest reservation, below the provider's own. Half a
-    /// minute suits a provider whose bucket holds a minute's worth.
+    /// [`OutputCount::Predicted`] five seconds are enough for that; with [`OutputCount::Limit`], where calls reserve much
+    /// more than they use, a part of the limit stays unused (half of it, with answers of 450 tokens under `max_tokens` of
+    /// 2,000 and 90,000 tokens per minute): set a burst of a few times the largest reservation, below the provider's own.
+    /// Half a minute suits a provider whose bucket holds a minute's worth.
+    ///
+    /// A provider that itself reserves `max_tokens` until the answer is there may refuse calls that were predicted to be
+    /// short, when many with large limits are slow: use [`OutputCount::Limit`] there, or set smaller limits.
     #[must_use]
     pub fn burst(mut self, worth: Duration) -> Self {
         self.limits.burst = Some(worth);
