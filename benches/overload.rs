@@ -4,7 +4,14 @@
 //! one (`TIMESTAMP,ContextTokens,GeneratedTokens`, as the Azure LLM inference traces have it) in `SLUICEGATE_TRACE` it plays
 //! that, compressed in time until it asks for as much. Time is simulated: an hour takes seconds.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods
+)]
 
 #[path = "../tests/it/priorities_under_overload/load.rs"]
 mod load;
