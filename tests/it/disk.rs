@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::{join, join_all};
 use parking_lot::Mutex;
 use sluicegate::cache::tier::{Disk, DiskBuilder, DiskSync};
 use sluicegate::cache::{CacheTier, Entry, MacKey, Probe, Selector};
@@ -375,6 +376,25 @@ async fn a_full_disk_fails_puts_and_nothing_else() {
     assert_eq!((found + 1, disk.stats().damaged), (kept, 0), "all but the one removed");
     put(&disk, 399, 1).await;
     assert_eq!(get(&disk, 399).await, Some(1));
+}
+
+/// Nothing is written before they have come: the only thread for it is taken.
+#[test]
+fn a_burst_waits_for_its_turn() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let (folder, (free, taken)) = (folder(), std::sync::mpsc::channel::<()>());
+        let disk = open(folder.path());
+        let taken = tokio::task::spawn_blocking(move || taken.recv());
+        let burst = join_all((0..500).map(|key| put(&disk, key, key)));
+        // In this order.
+        join(burst, async move { drop(free) }).await;
+        assert!(taken.await.unwrap().is_err());
+        for key in 0..500 {
+            assert_eq!(get(&disk, key).await, Some(key));
+        }
+        assert_eq!(disk.stats().errors, 0);
+    });
 }
 
 #[cfg(unix)]

@@ -55,7 +55,8 @@
 //!
 //! # Cancellation
 //!
-//! A put or removal that was dropped after its first poll is completed all the same, unless its runtime ends before.
+//! A put or removal that is dropped once it has its place is completed all the same, unless its runtime ends before; with
+//! fewer than 64 waiting it has it at its first poll.
 
 mod builder;
 mod files;
@@ -123,11 +124,12 @@ pub struct DiskStats {
     pub refused: u64,
     /// Damaged places that were passed over when the log was opened; a cut record at its end counts too.
     pub damaged: u64,
-    /// Reads, writes and removals that the system failed, or that came when too many were waiting.
+    /// Reads, writes and removals that the system failed.
     pub errors: u64,
 }
 
-/// So many reads and writes may wait for the disk; a queue behind a hanging disk helps nobody.
+/// So many reads and writes may wait for the disk with what they are to write: a bound on memory behind a slow disk. A
+/// burst beyond it waits for a place, for an answer that is not kept is paid for again.
 const WAITING: usize = 64;
 
 impl Disk {
@@ -181,12 +183,10 @@ impl Disk {
         Life { created: now.wall_ms.saturating_sub(age), expires: self.envelopes.expires_ms(entry) }
     }
 
-    /// One of the places of those who wait for the disk.
-    fn place(&self) -> Result<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            self.errors.fetch_add(1, Ordering::Relaxed);
-            Error::new(ErrorKind::Overloaded, "disk", "the disk does not keep up")
-        })
+    /// One of the places of those who wait for the disk, in the order they came.
+    async fn place(&self) -> Result<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        place.map_err(|_| Error::new(ErrorKind::Shutdown, "disk", "closed"))
     }
 
     /// Writes when its turn comes, whether or not this is still waited for.
@@ -241,7 +241,7 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(error),
         };
-        self.blocking(self.place()?, read).await
+        self.blocking(self.place().await?, read).await
     }
 
     async fn refuse(&self, key: CacheKey, slot: index::Slot, reason: Refused) {
@@ -250,7 +250,7 @@ impl Disk {
             return;
         }
         // It is a miss whether or not it can be removed; an error has been counted.
-        if let Ok(place) = self.place() {
+        if let Ok(place) = self.place().await {
             let now = self.now();
             let _ = self.write(place, move |log| log.remove(&key, Some(slot), now)).await;
         }
@@ -285,7 +285,7 @@ impl CacheTier for Disk {
     /// An answer that is too large for an envelope (4 MiB) or a segment is not kept, and counted; what it was to
     /// replace goes. A put that fails changes nothing.
     async fn put(&self, probe: &Probe, entry: Arc<Entry>) -> Result<()> {
-        let (key, place) = (probe.key(), self.place()?);
+        let (key, place) = (probe.key(), self.place().await?);
         let now = self.now();
         let life = self.life(&entry, now);
         let envelope: Box<dyn FnOnce() -> _ + Send> = match self.envelopes.sealing(probe, &entry) {
@@ -313,8 +313,7 @@ impl CacheTier for Disk {
     /// Waits until the removal is on the disk itself. A tag, a pattern or a namespace takes a read of the head of every
     /// entry; all of them is the fastest.
     async fn remove(&self, selector: &Selector) -> Result<u64> {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.map_err(|_| Error::new(ErrorKind::Shutdown, "disk", "closed"))?;
+        let place = self.place().await?;
         let now = self.now();
         let selector = selector.clone();
         self.write(place, move |log| select::remove(log, &selector, now)).await
