@@ -10,7 +10,7 @@ use super::status::Status;
 impl AdmissionGate {
     /// Lets nobody in until [`resume`](Self::resume). Newcomers queue, and their deadlines run; calls in flight go on.
     pub fn pause(&self) {
-        let now = self.0.now();
+        let now = self.0.env.now();
         self.0.change(|core| {
             if !std::mem::replace(&mut core.paused, true) {
                 core.tell(|| AdmissionEvent::Paused);
@@ -21,7 +21,7 @@ impl AdmissionGate {
 
     /// Lets calls in again: undoes [`pause`](Self::pause) and [`drain`](Self::drain).
     pub fn resume(&self) {
-        let now = self.0.now();
+        let now = self.0.env.now();
         self.0.change(|core| {
             let (paused, draining) = (core.paused, core.draining);
             (core.paused, core.draining) = (false, false);
@@ -41,7 +41,7 @@ impl AdmissionGate {
     ///
     /// It drains from the call on, whether the future is awaited or dropped.
     pub fn drain(&self) -> impl Future<Output = ()> + Send + use<> {
-        let now = self.0.now();
+        let now = self.0.env.now();
         self.0.change(|core| {
             if !std::mem::replace(&mut core.draining, true) {
                 core.tell(|| AdmissionEvent::Draining);

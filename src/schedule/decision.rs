@@ -31,6 +31,8 @@
 use std::task::Waker;
 use std::time::Instant;
 
+use slab::Slab;
+
 use super::concurrency::Limiter;
 use super::event::AdmissionEvent;
 use super::pace::Pace;
@@ -39,11 +41,15 @@ use super::rate::{Ask, Debit, Held, Rates};
 use super::status::{ClassStatus, Status, Totals};
 use super::{Load, Outcome};
 
+/// So many places of calls in flight are kept for the next ones when none is.
+const ROOM: usize = 1_024;
+
 /// What the lock guards.
 #[derive(Debug)]
 pub(super) struct Core {
     limiter: Limiter,
-    in_flight: usize,
+    /// What the calls in flight hold.
+    out: Slab<Debit>,
     pub(super) rates: Rates,
     pub(super) queue: Queue,
     pub(super) pace: Pace,
@@ -64,11 +70,15 @@ pub(super) struct Effects {
     pub(super) events: Vec<AdmissionEvent>,
 }
 
-/// What a call holds.
-#[derive(Debug)]
-pub(super) struct Grant {
-    debit: Debit,
+impl Effects {
+    pub(super) fn is_empty(&self) -> bool {
+        self.wake.is_empty() && self.events.is_empty()
+    }
 }
+
+/// What a call holds: where the core keeps it, for it would be moved from hand to hand.
+#[derive(Debug)]
+pub(super) struct Grant(pub(super) usize);
 
 /// What became of one who waited.
 #[derive(Debug)]
@@ -85,7 +95,7 @@ impl Core {
     pub(super) fn new(limiter: Limiter, rates: Rates, queue: Queue) -> Self {
         Self {
             limiter,
-            in_flight: 0,
+            out: Slab::new(),
             rates,
             queue,
             pace: Pace::default(),
@@ -99,7 +109,7 @@ impl Core {
     }
 
     pub(super) fn load(&self) -> Load {
-        let load = Load::new(self.in_flight, self.queue.len(), self.rates.reserved());
+        let load = Load::new(self.out.len(), self.queue.len(), self.rates.reserved());
         Load { concurrency: self.limiter.limit(), ..load }
     }
 
@@ -126,7 +136,7 @@ impl Core {
 
     /// Whether nothing is under way and nobody waits.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.queue.len() == 0
+        self.out.is_empty() && self.queue.len() == 0
     }
 
     /// Notes an event, if anybody listens.
@@ -136,8 +146,13 @@ impl Core {
         }
     }
 
+    /// Whether anything depends on the time, whatever the settings are.
+    pub(super) fn is_timed(&self) -> bool {
+        self.queue.len() > 0 || self.rates.is_closed()
+    }
+
     fn is_full(&self) -> bool {
-        self.limiter.limit().is_some_and(|limit| self.in_flight >= limit)
+        self.limiter.limit().is_some_and(|limit| self.out.len() >= limit)
     }
 
     /// Lets one in at once, if nobody waits and it can start.
@@ -167,18 +182,26 @@ impl Core {
 
     /// Takes a place and what is asked of the rates, all or nothing.
     fn take(&mut self, ask: &Ask, now: Instant) -> Result<Grant, Held> {
-        let debit = self.rates.take(Ask::clone(ask), now)?;
-        self.in_flight += 1;
+        let debit = self.rates.take(ask, now)?;
         self.totals.admitted += 1;
-        Ok(Grant { debit })
+        Ok(Grant(self.out.insert(debit)))
+    }
+
+    fn give_back(&mut self, grant: Grant) -> Option<Debit> {
+        let debit = self.out.try_remove(grant.0);
+        if self.out.is_empty() && self.out.capacity() > ROOM {
+            self.out = Slab::new();
+        }
+        debit
     }
 
     /// Frees what a call held; `None`: it was abandoned.
     pub(super) fn release(&mut self, grant: Grant, outcome: Option<&Outcome<'_>>, now: Instant) {
-        let (in_flight, waiting) = (self.in_flight, self.queue.len());
+        let (in_flight, waiting) = (self.out.len(), self.queue.len());
         self.adjust(|limiter| limiter.ended(outcome, in_flight, waiting, now));
-        self.in_flight -= 1;
-        self.rates.settle(grant.debit, outcome, now);
+        if let Some(debit) = self.give_back(grant) {
+            self.rates.settle(debit, outcome, now);
+        }
         self.queue.reconsider();
         self.let_in(None, now);
     }
@@ -223,10 +246,11 @@ impl Core {
         self.forget(seat);
         if let Some(Verdict::Granted(grant)) = verdict {
             // Its turn goes on as if it had been the next one's: the request with it, or one of the rate is lost.
-            self.in_flight -= 1;
             self.totals.admitted -= 1;
             self.totals.left += 1;
-            self.rates.undo(grant.debit, now);
+            if let Some(debit) = self.give_back(grant) {
+                self.rates.undo(debit, now);
+            }
             self.queue.reconsider();
         }
         self.let_in(None, now);
@@ -267,6 +291,10 @@ impl Core {
     /// Lets in as many as can start, then sees to it that one of the others has a timer if they need one. `me` looks
     /// after itself.
     pub(super) fn let_in(&mut self, me: Option<Seat>, now: Instant) {
+        if self.queue.len() == 0 {
+            self.told = None;
+            return;
+        }
         self.queue.unpark_until(now);
         let mut wait = None;
         loop {

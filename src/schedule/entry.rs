@@ -7,7 +7,6 @@ use super::decision::{Core, Grant, Verdict};
 use super::event::AdmissionEvent;
 use super::gate::{Shared, shut_down};
 use super::queue::{Seat, Who};
-use super::rate::Ask;
 use super::ticket::Ticket;
 use super::{Job, ORIGIN};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +21,7 @@ pub(super) enum Entry<'a> {
 enum Step {
     Admitted(Grant),
     Queued(Seat),
-    /// It must wait, so that the time matters after all.
+    /// It must wait, or a refusal was met meanwhile, so that the time matters after all.
     Untimed,
 }
 
@@ -32,7 +31,7 @@ impl Shared {
         if self.closing.is_cancelled() {
             return Err(shut_down());
         }
-        let mut now = (job.deadline.is_some() || self.is_timed()).then(|| self.env.now());
+        let mut now = self.time(job.deadline.is_some());
         loop {
             match self.change(|core| self.step(core, job, now))? {
                 Step::Admitted(grant) => return Ok(Entry::Admitted(grant)),
@@ -64,6 +63,9 @@ impl Shared {
         if too_late(now) {
             return refuse(ErrorKind::Deadline, "its deadline had passed before it asked for admission".to_owned());
         }
+        if time.is_none() && core.is_timed() {
+            return Ok(Step::Untimed);
+        }
         let ask = core.rates.ask(job)?;
         if let Some(grant) = core.take_at_once(who, &ask, now) {
             return Ok(Step::Admitted(grant));
@@ -71,7 +73,7 @@ impl Shared {
         if time.is_none() {
             return Ok(Step::Untimed);
         }
-        if let Some(start) = core.rates.earliest(Ask::clone(&ask), now).filter(|start| too_late(*start)) {
+        if let Some(start) = core.rates.earliest(&ask, now).filter(|start| too_late(*start)) {
             let wait = start.saturating_duration_since(now).as_millis();
             let message = format!("the limits per minute allow it in {wait} ms at the earliest, after its deadline");
             return refuse(ErrorKind::Deadline, message);

@@ -1,10 +1,11 @@
 //! The scheduler that comes with the crate: asks for the decision, and waits for its turn.
 
-use std::future::pending;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
-use std::time::Instant;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -19,10 +20,10 @@ use super::estimate::Estimator;
 use super::event::AdmissionEvent;
 #[cfg(feature = "redis")]
 use super::fleet::{Fleet, FleetStatus};
+use super::permit::Keeper;
 use super::queue::Queue;
 use super::rate::Rates;
-use super::ticket::Ticket;
-use super::{Job, Load, ORIGIN, Outcome, Permit, PermitGuard, Scheduler};
+use super::{Job, Load, ORIGIN, Outcome, Permit, Scheduler};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result, Retryability};
 
@@ -67,10 +68,10 @@ pub(super) struct Shared {
     pub(super) rules: Rules,
     pub(super) started: Instant,
     pub(super) closing: CancellationToken,
-    /// Whether the time matters even when nobody waits.
+    /// Whether the time always matters.
     timed: bool,
-    /// How many wait, as of the last change: whether the time matters.
-    waiting: AtomicUsize,
+    /// Whether it does for now, as of the last change: somebody waits, or a refusal holds somebody back.
+    timed_now: AtomicBool,
     pub(super) events: OnceLock<broadcast::Sender<AdmissionEvent>>,
     /// Told when everything is over, while it drains.
     pub(super) idle: Notify,
@@ -100,7 +101,7 @@ impl AdmissionGate {
             started,
             closing: env.closing().child_token(),
             timed: rates.is_limited() || limiter.is_adaptive(),
-            waiting: AtomicUsize::new(0),
+            timed_now: AtomicBool::new(false),
             events: OnceLock::new(),
             idle: Notify::new(),
             core: Mutex::new(Core::new(limiter, rates, queue)),
@@ -124,7 +125,7 @@ impl AdmissionGate {
                 let shared = Arc::downgrade(&self.0);
                 Box::new(move || match shared.upgrade() {
                     Some(shared) => {
-                        let now = shared.now();
+                        let now = shared.env.now();
                         shared.change(|core| core.ask_again(now));
                         true
                     }
@@ -139,36 +140,21 @@ impl AdmissionGate {
     }
 
     fn permit(&self, grant: Grant) -> Permit {
-        Permit::new(Held { shared: Arc::clone(&self.0), grant })
+        let Grant(number) = grant;
+        Permit::kept(Arc::clone(&self.0) as _, number)
     }
 
-    async fn wait(&self, ticket: Ticket<'_>, deadline: Option<Instant>) -> Result<Permit> {
-        let env = &self.0.env;
-        let entered = env.now();
-        let waited = || env.now().saturating_duration_since(entered);
-        let expired = async {
-            match deadline {
-                Some(deadline) => env.sleep_until(deadline).await,
-                None => pending().await,
+    /// What one who waited for so long is told.
+    fn told(&self, verdict: Verdict, waited: Duration) -> Result<Permit> {
+        match verdict {
+            Verdict::Granted(grant) => Ok(self.permit(grant).with_queued(waited)),
+            Verdict::Shed => {
+                let message = "made room in a full queue; send less, or raise Admission::queue";
+                Err(Error::new(ErrorKind::Overloaded, ORIGIN, message))
             }
-        };
-        tokio::select! {
-            biased;
-            () = self.0.closing.cancelled() => Err(shut_down()),
-            verdict = ticket => match verdict {
-                Verdict::Granted(grant) => Ok(self.permit(grant).with_queued(waited())),
-                Verdict::Shed => {
-                    let message = "made room in a full queue; send less, or raise Admission::queue";
-                    Err(Error::new(ErrorKind::Overloaded, ORIGIN, message))
-                }
-                Verdict::Cleared => {
-                    let cleared = Error::new(ErrorKind::Overloaded, ORIGIN, "the queue was cleared while it waited");
-                    Err(cleared.with_retryability(Retryability::Never))
-                }
-            },
-            () = expired => {
-                let message = format!("still queued at its deadline, after {} ms", waited().as_millis());
-                Err(Error::new(ErrorKind::Deadline, ORIGIN, message))
+            Verdict::Cleared => {
+                let cleared = Error::new(ErrorKind::Overloaded, ORIGIN, "the queue was cleared while it waited");
+                Err(cleared.with_retryability(Retryability::Never))
             }
         }
     }
@@ -179,10 +165,32 @@ impl Scheduler for AdmissionGate {
     async fn admit(&self, job: &Job<'_>) -> Result<Permit> {
         #[cfg(feature = "redis")]
         self.join();
-        match self.0.enter(job)? {
-            Entry::Admitted(grant) => Ok(self.permit(grant)),
-            Entry::Queued(ticket) => self.wait(ticket, job.deadline).await,
-        }
+        let mut ticket = match self.0.enter(job)? {
+            Entry::Admitted(grant) => return Ok(self.permit(grant)),
+            Entry::Queued(ticket) => ticket,
+        };
+        // By hand, and what is rare behind a pointer: a hundred thousand may wait here.
+        let env = &self.0.env;
+        let entered = env.now();
+        let mut expiry = job.deadline.map(|deadline| Box::pin(env.sleep_until(deadline)));
+        let mut closed = pin!(self.0.closing.cancelled());
+        poll_fn(|cx| {
+            if closed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(shut_down()));
+            }
+            let waited = || env.now().saturating_duration_since(entered);
+            if let Poll::Ready(verdict) = Pin::new(&mut ticket).poll(cx) {
+                return Poll::Ready(self.told(verdict, waited()));
+            }
+            match expiry.as_mut().map(|expiry| expiry.as_mut().poll(cx)) {
+                Some(Poll::Ready(())) => {
+                    let message = format!("still queued at its deadline, after {} ms", waited().as_millis());
+                    Poll::Ready(Err(Error::new(ErrorKind::Deadline, ORIGIN, message)))
+                }
+                _ => Poll::Pending,
+            }
+        })
+        .await
     }
 
     fn load(&self) -> Load {
@@ -199,46 +207,47 @@ pub(super) fn shut_down() -> Error {
 }
 
 impl Shared {
-    /// The time, if anything depends on it.
-    pub(super) fn now(&self) -> Instant {
-        if self.is_timed() { self.env.now() } else { self.started }
-    }
-
-    /// Whether anything depends on the time.
-    pub(super) fn is_timed(&self) -> bool {
-        self.timed || self.waiting.load(Ordering::Relaxed) > 0
+    /// The time, if anything seems to depend on it. Inside the lock [`Core::is_timed`] says whether it does.
+    pub(super) fn time(&self, matters: bool) -> Option<Instant> {
+        (matters || self.timed || self.timed_now.load(Ordering::Relaxed)).then(|| self.env.now())
     }
 
     /// Changes the core, then does what is to be done with the lock free.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
         let mut core = self.core.lock();
         let answer = change(&mut core);
-        self.waiting.store(core.queue.len(), Ordering::Relaxed);
-        let effects = std::mem::take(&mut core.effects);
+        self.timed_now.store(core.is_timed(), Ordering::Relaxed);
+        let effects = (!core.effects.is_empty()).then(|| std::mem::take(&mut core.effects));
         let over = core.draining && core.is_idle();
         drop(core);
         if over {
             self.idle.notify_waiters();
         }
-        if let Some(events) = self.events.get() {
-            // Nobody listening any more is no failure.
-            effects.events.into_iter().for_each(|event| drop(events.send(event)));
+        if let Some(effects) = effects {
+            if let Some(events) = self.events.get() {
+                // Nobody listening any more is no failure.
+                effects.events.into_iter().for_each(|event| drop(events.send(event)));
+            }
+            effects.wake.into_iter().for_each(Waker::wake);
         }
-        effects.wake.into_iter().for_each(Waker::wake);
         answer
     }
 }
 
-/// What a permit holds.
-struct Held {
-    shared: Arc<Shared>,
-    grant: Grant,
-}
-
-impl PermitGuard for Held {
-    fn release(self: Box<Self>, outcome: Option<Outcome<'_>>) {
-        let Self { shared, grant } = *self;
-        let now = shared.now();
-        shared.change(|core| core.release(grant, outcome.as_ref(), now));
+impl Keeper for Shared {
+    fn release(&self, number: usize, outcome: Option<Outcome<'_>>) {
+        // A failure may be a refusal, which holds others back for a time.
+        let mut time = self.time(outcome.is_some_and(|outcome| outcome.error.is_some()));
+        let mut grant = Some(Grant(number));
+        while grant.is_some() {
+            self.change(|core| {
+                if (time.is_some() || !core.is_timed())
+                    && let Some(grant) = grant.take()
+                {
+                    core.release(grant, outcome.as_ref(), time.unwrap_or(self.started));
+                }
+            });
+            time = time.or_else(|| Some(self.env.now()));
+        }
     }
 }

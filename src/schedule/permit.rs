@@ -1,6 +1,7 @@
 //! The right to make one call, and how it ends.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Job;
@@ -22,20 +23,45 @@ impl<F: FnOnce(Option<Outcome<'_>>) + Send + 'static> PermitGuard for F {
     }
 }
 
+/// Takes the ends of many calls, told apart by number: their permits need no allocation each.
+pub(super) trait Keeper: Send + Sync {
+    /// As a [`PermitGuard`] does.
+    fn release(&self, number: usize, outcome: Option<Outcome<'_>>);
+}
+
+enum Guard {
+    Own(Box<dyn PermitGuard>),
+    Kept(Arc<dyn Keeper>, usize),
+}
+
+impl Guard {
+    fn release(self, outcome: Option<Outcome<'_>>) {
+        match self {
+            Self::Own(guard) => guard.release(outcome),
+            Self::Kept(keeper, number) => keeper.release(number, outcome),
+        }
+    }
+}
+
 /// The right to make one call.
 ///
 /// [`settle`](Self::settle) it when the call is over. Dropped without that, the call counts as abandoned: its place is
 /// freed and its token reservation refunded in full.
 #[must_use = "a permit that is dropped at once admits nothing"]
 pub struct Permit {
-    guard: Option<Box<dyn PermitGuard>>,
+    guard: Option<Guard>,
     queued: Duration,
 }
 
 impl Permit {
     /// A permit that tells `guard` how the call ended.
     pub fn new(guard: impl PermitGuard) -> Self {
-        Self { guard: Some(Box::new(guard)), queued: Duration::ZERO }
+        Self { guard: Some(Guard::Own(Box::new(guard))), queued: Duration::ZERO }
+    }
+
+    /// A permit that tells `keeper` how the call of this number ended.
+    pub(super) fn kept(keeper: Arc<dyn Keeper>, number: usize) -> Self {
+        Self { guard: Some(Guard::Kept(keeper, number)), queued: Duration::ZERO }
     }
 
     /// Says how long the call waited for it.

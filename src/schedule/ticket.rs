@@ -9,14 +9,18 @@ use super::decision::Verdict;
 use super::gate::Shared;
 use super::queue::Seat;
 
-type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+/// Boxed, for nearly all who wait have none.
+struct Timer<'a> {
+    at: Instant,
+    sleep: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
+}
 
 /// A place in the queue, given up when dropped.
 pub(super) struct Ticket<'a> {
     shared: &'a Shared,
     seat: Seat,
     /// Set while it is the one who looks after the time.
-    timer: Option<(Instant, Sleep<'a>)>,
+    timer: Option<Box<Timer<'a>>>,
     gone: bool,
 }
 
@@ -45,10 +49,10 @@ impl<'a> Ticket<'a> {
                 Turn::At(at) => {
                     let shared = self.shared;
                     let timer = match &mut self.timer {
-                        Some((set, timer)) if *set == at => timer,
-                        other => &mut other.insert((at, Box::pin(shared.env.sleep_until(at)))).1,
+                        Some(timer) if timer.at == at => timer,
+                        other => other.insert(Box::new(Timer { at, sleep: Box::pin(shared.env.sleep_until(at)) })),
                     };
-                    if timer.as_mut().poll(cx).is_pending() {
+                    if timer.sleep.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }
                     // Time may have stood still: a timer that has fired is never polled again.
@@ -60,7 +64,7 @@ impl<'a> Ticket<'a> {
 
     /// Whether it is decided; the one who is told lets in whom it can.
     fn look(&self, waker: &Waker) -> Turn {
-        let now = self.shared.now();
+        let now = self.shared.env.now();
         let (turn, _stale) = self.shared.change(|core| {
             let stale = core.queue.waiter_mut(self.seat).and_then(|waiter| {
                 let same = waiter.waker.will_wake(waker);
@@ -92,7 +96,7 @@ impl Future for Ticket<'_> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         if !self.gone {
-            let now = self.shared.now();
+            let now = self.shared.env.now();
             // Two steps: what is left of it is dropped when the lock is free.
             drop(self.shared.change(|core| core.leave(self.seat, now)));
         }

@@ -56,9 +56,14 @@ struct Flow {
     weight: u32,
     waiting: u32,
     ready: u32,
-    tag: u128,
+    tag: Tag,
     turn: u64,
 }
+
+/// A virtual time that does not make its neighbours as wide as itself: there may be a flow for each waiter.
+#[derive(Debug, Clone, Copy)]
+#[repr(packed(8))]
+struct Tag(u128);
 
 #[derive(Debug)]
 struct Calls {
@@ -123,12 +128,12 @@ impl Class {
             Some(flow) => {
                 room.tenants.release(lane.tenant);
                 if flow.waiting == 0 {
-                    self.owing.remove(&(flow.tag, lane.tenant));
+                    self.owing.remove(&(flow.tag.0, lane.tenant));
                 }
                 flow.waiting += 1;
             }
             None => {
-                let flow = Flow { weight: weight().max(1), waiting: 1, ready: 0, tag: self.clock, turn: 0 };
+                let flow = Flow { weight: weight().max(1), waiting: 1, ready: 0, tag: Tag(self.clock), turn: 0 };
                 self.flows.insert(lane.tenant, flow);
             }
         }
@@ -158,11 +163,11 @@ impl Class {
         flow.ready += 1;
         if flow.ready == 1 {
             // Time in which it could not be served is not made up for.
-            flow.tag = flow.tag.max(self.clock);
+            flow.tag.0 = flow.tag.0.max(self.clock);
             self.turns += 1;
             flow.turn = self.turns;
             self.weights += u64::from(flow.weight);
-            self.order.insert((flow.tag, flow.turn, lane.tenant));
+            self.order.insert((flow.tag.0, flow.turn, lane.tenant));
         }
     }
 
@@ -181,7 +186,7 @@ impl Class {
         flow.ready -= 1;
         if flow.ready == 0 {
             self.weights -= u64::from(flow.weight);
-            self.order.remove(&(flow.tag, flow.turn, lane.tenant));
+            self.order.remove(&(flow.tag.0, flow.turn, lane.tenant));
         }
     }
 
@@ -189,12 +194,12 @@ impl Class {
     pub(super) fn charge(&mut self, tenant: Name, cost: u32) {
         let cost = u128::from(cost) * TOKEN;
         let Some(flow) = self.flows.get_mut(&tenant) else { return };
-        let listed = self.order.remove(&(flow.tag, flow.turn, tenant));
-        flow.tag += cost / u128::from(flow.weight);
+        let listed = self.order.remove(&(flow.tag.0, flow.turn, tenant));
+        flow.tag.0 += cost / u128::from(flow.weight);
         if listed {
             self.turns += 1;
             flow.turn = self.turns;
-            self.order.insert((flow.tag, flow.turn, tenant));
+            self.order.insert((flow.tag.0, flow.turn, tenant));
         }
         self.clock += cost / u128::from(self.weights.max(1));
         if let Some((least, ..)) = self.order.first() {
@@ -211,7 +216,7 @@ impl Class {
         if let Some(flow) = self.flows.get_mut(&lane.tenant) {
             flow.waiting -= 1;
             if flow.waiting == 0 {
-                self.owing.insert((flow.tag, lane.tenant));
+                self.owing.insert((flow.tag.0, lane.tenant));
             }
         }
         self.forget(room);

@@ -252,6 +252,9 @@ impl Queue {
 
     /// Something was given back: some of those who are held back are asked again, others the next time.
     pub(super) fn reconsider(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
         let from = self.asked_again.map_or(Bound::Unbounded, Bound::Excluded);
         let after = self.parked.range((from, Bound::Unbounded));
         let again: Vec<_> = after.chain(&self.parked).take(RECONSIDERED.min(self.parked.len())).copied().collect();

@@ -1,7 +1,8 @@
 //! Names, kept once while somebody waits under them.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
 
 /// The number of a name.
 pub(super) type Name = u32;
@@ -9,21 +10,25 @@ pub(super) type Name = u32;
 /// Names by number. Every [`take`](Self::take) needs its [`release`](Self::release).
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    numbers: HashMap<Arc<str>, Name>,
-    kept: Vec<Option<Kept>>,
+    /// Where in `kept` a name is: a map of names would keep each twice.
+    numbers: HashTable<Name>,
+    kept: Vec<Kept>,
     free: Vec<Name>,
+    hasher: RandomState,
 }
 
+/// A name in use; a place without users is free.
 #[derive(Debug)]
 struct Kept {
-    name: Arc<str>,
+    name: Box<str>,
     users: u32,
 }
 
 impl Names {
     /// The number of this name, if somebody uses it.
     pub(super) fn find(&self, name: &str) -> Option<Name> {
-        self.numbers.get(name).copied()
+        let is = |number: &Name| self.kept.get(*number as usize).is_some_and(|kept| *kept.name == *name);
+        self.numbers.find(self.hasher.hash_one(name), is).copied()
     }
 
     /// The number of this name, from now on if need be.
@@ -32,8 +37,7 @@ impl Names {
             self.share(number);
             return number;
         }
-        let name: Arc<str> = Arc::from(name);
-        let kept = Some(Kept { name: Arc::clone(&name), users: 1 });
+        let kept = Kept { name: name.into(), users: 1 };
         let number = match self.free.pop() {
             Some(number) => {
                 self.kept[number as usize] = kept;
@@ -44,30 +48,31 @@ impl Names {
                 Name::try_from(self.kept.len() - 1).unwrap_or(Name::MAX)
             }
         };
-        self.numbers.insert(name, number);
+        let (kept, hasher) = (&self.kept, &self.hasher);
+        let hash = |number: &Name| kept.get(*number as usize).map_or(0, |kept| hasher.hash_one(&*kept.name));
+        self.numbers.insert_unique(hasher.hash_one(name), number, hash);
         number
     }
 
     /// One more user of a name in use.
     fn share(&mut self, number: Name) {
-        if let Some(Some(kept)) = self.kept.get_mut(number as usize) {
+        if let Some(kept) = self.kept.get_mut(number as usize) {
             kept.users += 1;
         }
     }
 
     /// One user less; the last one takes the name along.
     pub(super) fn release(&mut self, number: Name) {
-        let Some(slot) = self.kept.get_mut(number as usize) else { return };
-        if let Some(kept) = slot {
-            kept.users -= 1;
-            if kept.users > 0 {
-                return;
-            }
+        let Some(kept) = self.kept.get_mut(number as usize) else { return };
+        kept.users -= 1;
+        if kept.users > 0 {
+            return;
         }
-        if let Some(kept) = slot.take() {
-            self.numbers.remove(&kept.name);
-            self.free.push(number);
+        let name = std::mem::take(&mut kept.name);
+        if let Ok(found) = self.numbers.find_entry(self.hasher.hash_one(&*name), |known| *known == number) {
+            found.remove();
         }
+        self.free.push(number);
         if self.numbers.is_empty() {
             *self = Self::default();
         }

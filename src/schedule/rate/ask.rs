@@ -10,7 +10,7 @@ use super::meter::Meters;
 use crate::error::{Error, Result};
 use crate::schedule::permit::Spent;
 use crate::schedule::{Job, ORIGIN};
-use crate::types::Usage;
+use crate::types::{Price, Usage};
 
 /// Sums of reservations must not overflow, whatever a job claims.
 const MOST_TOKENS: u64 = 1 << 40;
@@ -39,14 +39,19 @@ pub(in crate::schedule) struct Ask {
 
 impl Ask {
     /// What this job takes of these limits.
-    pub(super) fn resolve(job: &Job<'_>, model: Model, tenant: u64, limits: &mut [Limited]) -> Result<Self> {
+    pub(super) fn resolve(
+        job: &Job<'_>,
+        (model, price): (Model, Option<Price>),
+        tenant: u64,
+        limits: &mut [Limited],
+    ) -> Result<Self> {
         let input = job.input_tokens.min(MOST_TOKENS);
         let output = job.output_tokens.min(MOST_TOKENS - input);
         let mut ask = Ask { input, output, dollars: 0, tenant, model };
         for (_, limited) in of(limits, &model) {
             let most = limited.meters.limit(limited.key(&ask));
             if limited.limit.measure == Measure::Dollars {
-                ask.dollars = priced(&ask, job)?;
+                ask.dollars = priced(&ask, price, job)?;
             }
             let wanted = ask.amount(limited.limit.measure);
             if wanted <= most {
@@ -56,7 +61,7 @@ impl Ask {
             let sure = match limited.limit.measure {
                 _ if !job.output_is_guess => wanted,
                 Measure::Output => 0,
-                Measure::Dollars => priced(&Ask { output: 0, ..ask }, job)?,
+                Measure::Dollars => priced(&Ask { output: 0, ..ask }, price, job)?,
                 Measure::Requests | Measure::Input => wanted,
                 Measure::Tokens => ask.input,
             };
@@ -101,14 +106,14 @@ impl Limited {
     }
 
     /// What a call used of it.
-    pub(super) fn used(&self, ask: &Ask, spent: &Spent, usage: Option<&Usage>) -> u64 {
+    pub(super) fn used(&self, ask: &Ask, price: Option<Price>, spent: &Spent, usage: Option<&Usage>) -> u64 {
         let cached = if self.limit.without_cached { spent.cached } else { 0 };
         match self.limit.measure {
             Measure::Requests => 1,
             Measure::Input => spent.input.saturating_sub(cached),
             Measure::Output => spent.output,
             Measure::Tokens => spent.input.saturating_add(spent.output).saturating_sub(cached),
-            Measure::Dollars => match (usage, &ask.model.price) {
+            Measure::Dollars => match (usage, price) {
                 (Some(usage), Some(price)) => price.cost(usage).picos(),
                 (None, Some(price)) if !spent.is(ask.input, ask.output) => {
                     price.cost(&Usage::new(spent.input, spent.output)).picos()
@@ -136,8 +141,8 @@ impl Limited {
 }
 
 /// What it costs in picodollars, by the estimate.
-fn priced(ask: &Ask, job: &Job<'_>) -> Result<u64> {
-    let Some(price) = ask.model.price else {
+fn priced(ask: &Ask, price: Option<Price>, job: &Job<'_>) -> Result<u64> {
+    let Some(price) = price else {
         let remedy = "has no price, and dollars are limited: set its price where the client is built, or give the limit \
                       the models it is for";
         return Err(Error::invalid(ORIGIN, "model", job.model, remedy));

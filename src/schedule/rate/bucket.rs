@@ -153,8 +153,7 @@ impl Bucket {
             let rate = i128::from(self.limit);
             self.seen.saturating_add(u64::try_from((missing + rate - 1) / rate).unwrap_or(u64::MAX))
         };
-        let ready = when(self.level).min(when(self.own).max(self.doubted));
-        if self.level >= wanted { Ok(()) } else { Err(ready) }
+        if self.level >= wanted { Ok(()) } else { Err(when(self.level).min(when(self.own).max(self.doubted))) }
     }
 
     /// Takes what [`reach`](Self::reach) has just allowed.

@@ -37,6 +37,10 @@ struct Closed {
 }
 
 impl ClosedGates {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a call may go, or when to ask again.
     pub(super) fn pass(&self, gate: u32, at: u64) -> Result<(), u64> {
         let Some(closed) = self.0.iter().find(|closed| closed.gate == gate) else { return Ok(()) };

@@ -1,10 +1,11 @@
 //! The models, and which limits each is under.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::ask::Limited;
-use super::limit::LimitKey;
+use super::limit::{LimitKey, Measure};
 use crate::types::{Price, PriceTable};
 
 /// Models known by name at most. Those beyond are looked up each time, and share one gate that a 429 closes.
@@ -19,9 +20,10 @@ pub(super) struct Model {
     pub(super) id: u32,
     /// Whose gate a 429 closes.
     pub(super) gate: u32,
-    /// Which limits count it, a bit each.
-    pub(super) limits: u8,
-    pub(super) price: Option<Price>,
+    /// Which limits count it, a bit each. As wide as its neighbours: what has no gaps is copied faster.
+    pub(super) limits: u32,
+    /// Its number among the [`prices`](Models::price), if dollars are limited: whoever waits carries this around.
+    pub(super) price: Option<NonZeroU32>,
     /// For limits by model.
     pub(super) key: u64,
 }
@@ -32,6 +34,8 @@ pub(super) struct Models {
     known: HashMap<Arc<str>, Model>,
     /// The one asked for last: nearly always the next one.
     last: Option<(Arc<str>, Model)>,
+    /// The different ones, at most as many as the table of prices has.
+    prices: Vec<Price>,
     seed: u64,
 }
 
@@ -66,7 +70,7 @@ impl Models {
         model
     }
 
-    fn model(&self, name: &str, id: u32, limits: &[Limited], prices: &PriceTable) -> Model {
+    fn model(&mut self, name: &str, id: u32, limits: &[Limited], prices: &PriceTable) -> Model {
         let applies = |limited: &Limited| match &limited.models {
             Some(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
             None => true,
@@ -75,14 +79,29 @@ impl Models {
         let mut gate = id;
         for (place, limited) in limits.iter().enumerate().rev() {
             if applies(limited) {
-                bits |= 1_u8 << place;
+                bits |= 1_u32 << place;
                 if limited.models.is_some() {
                     gate = GROUPS + place as u32;
                 }
             }
         }
         let key = hash(name, self.seed);
-        Model { id, gate, limits: bits, price: prices.get(name).copied(), key }
+        let dollars = limits.iter().any(|limited| limited.limit.measure == Measure::Dollars);
+        let price = if dollars { prices.get(name).and_then(|price| self.number(price)) } else { None };
+        Model { id, gate, limits: bits, price, key }
+    }
+
+    fn number(&mut self, price: &Price) -> Option<NonZeroU32> {
+        let known = self.prices.iter().position(|known| known == price).unwrap_or(self.prices.len());
+        if known == self.prices.len() {
+            self.prices.push(*price);
+        }
+        u32::try_from(known).ok()?.checked_add(1).and_then(NonZeroU32::new)
+    }
+
+    /// What this model costs, if dollars are limited.
+    pub(super) fn price(&self, model: &Model) -> Option<Price> {
+        self.prices.get(model.price?.get() as usize - 1).copied()
     }
 
     /// Whether no more than one was ever asked for.

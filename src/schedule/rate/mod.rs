@@ -145,9 +145,14 @@ impl Rates {
         }
     }
 
-    /// Whether the time matters: a rate is set, or the provider may say to wait.
+    /// Whether any rate is set, so that the time matters.
     pub(super) fn is_limited(&self) -> bool {
-        self.trust_headers || self.requests.is_some() || !self.limits.is_empty()
+        self.requests.is_some() || !self.limits.is_empty()
+    }
+
+    /// Whether a refusal holds anybody back, so that the time matters for now.
+    pub(super) fn is_closed(&self) -> bool {
+        !self.closed.is_empty()
     }
 
     /// Tokens of the calls in flight.
@@ -163,21 +168,22 @@ impl Rates {
     pub(super) fn ask(&mut self, job: &Job<'_>) -> Result<Ask> {
         let model = self.models.get(job.model, &self.limits, self.env.prices());
         let tenant = if self.by_tenant { self.models.tenant(job.tenant) } else { 0 };
-        Ask::resolve(job, model, tenant, &mut self.limits)
+        let price = self.models.price(&model);
+        Ask::resolve(job, (model, price), tenant, &mut self.limits)
     }
 
     /// Takes all that is asked, or nothing and says when to ask again.
-    pub(super) fn take(&mut self, ask: Ask, now: Instant) -> std::result::Result<Debit, Held> {
+    pub(super) fn take(&mut self, ask: &Ask, now: Instant) -> std::result::Result<Debit, Held> {
         let at = self.nanos(now);
-        self.look(&ask, at)?;
-        let mut debit = Debit { ask, at, requests: 0, marks: Marks::default() };
+        self.look(ask, at)?;
+        let mut debit = Debit { ask: Ask::clone(ask), at, requests: 0, marks: Marks::default() };
         // Last, because governor cannot give a request back.
         if let Some(rate) = &mut self.requests {
             let held = |ready| Held { until: after(self.started, Duration::from_nanos(ready)), all: true };
             debit.requests = rate.take(at).map_err(held)?;
         }
         for (place, limited) in of(&mut self.limits, &ask.model) {
-            let key = limited.key(&ask);
+            let key = limited.key(ask);
             debit.marks.set(place, limited.meters.of(key, at).take(ask.amount(limited.limit.measure)));
         }
         self.closed.passed(ask.model.gate, at);
@@ -209,12 +215,12 @@ impl Rates {
 
     /// The earliest moment at which this could start if nobody else did and all that is reserved now were given back;
     /// `None` when that is now.
-    pub(super) fn earliest(&mut self, ask: Ask, now: Instant) -> Option<Instant> {
+    pub(super) fn earliest(&mut self, ask: &Ask, now: Instant) -> Option<Instant> {
         let at = self.nanos(now);
         let mut ready = self.requests.as_ref().map_or(0, |rate| rate.not_before);
         ready = ready.max(self.closed.pass(ask.model.gate, at).err().unwrap_or(0));
         for (_, limited) in of(&mut self.limits, &ask.model) {
-            let key = limited.key(&ask);
+            let key = limited.key(ask);
             let reach = limited.meters.of(key, at).reach(ask.amount(limited.limit.measure), true, at);
             ready = ready.max(reach.err().unwrap_or(0));
         }
@@ -227,12 +233,14 @@ impl Rates {
         let ask = &debit.ask;
         let spent = outcome.map_or(Spent::default(), |outcome| outcome.spent(ask.input, ask.output));
         let usage = outcome.and_then(|outcome| outcome.usage);
-        self.put_right(&debit, at, |limited| limited.used(ask, &spent, usage));
+        let price = self.models.price(&ask.model);
+        self.put_right(&debit, at, |limited| limited.used(ask, price, &spent, usage));
         let error = outcome.map(|outcome| outcome.error);
         self.closed.ended(ask.model.gate, debit.at, error, at);
         if let Some(outcome) = outcome
             && let Some(limits) = outcome.limits
             && self.trust_headers
+            && self.is_limited()
         {
             let age = u64::try_from(outcome.limits_age.as_nanos()).unwrap_or(u64::MAX);
             self.correct(&debit, limits, at.saturating_sub(age), at);
