@@ -6,11 +6,11 @@ use std::io::Cursor;
 use std::pin::{Pin, pin};
 
 use futures_util::{FutureExt, StreamExt, poll};
+use sluicegate::OptimizedClient;
 use sluicegate::batch::{Bulk, jsonl};
 use sluicegate::cache::Cache;
 use sluicegate::testing::Scripted;
 use sluicegate::types::ChatRequest;
-use sluicegate::{LlmClient, OptimizedClient};
 use tokio::sync::oneshot;
 
 /// Holds up the only thread for blocking work until this is dropped.

@@ -30,8 +30,8 @@ const JSON: &str = "application/json";
 /// (`HTTPS_PROXY`, `NO_PROXY`, …).
 ///
 /// **Cost.** Connections are kept and shared by all calls: HTTP/2 where TLS agrees on it, otherwise one connection per
-/// call in flight. Bodies come compressed where the server offers gzip or zstd. Chats of more than 256 KiB are written,
-/// answers and events of more than 64 KiB read on Tokio's threads for blocking work.
+/// call in flight. Bodies come compressed where the server offers gzip or zstd. Chats of more than 256 KiB are written
+/// and answers and events of more than that read on Tokio's threads for blocking work.
 ///
 /// **Streaming.** The call returns when the response head has come; each event is handed out as it arrives. An endpoint
 /// that answers a stream request with plain JSON gives a stream of one chunk.

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{ORIGIN, error};
 use crate::error::{Error, ErrorKind, Result};
-use crate::offload::offload;
+use crate::offload::{LARGE_JSON, offload};
 use crate::types::{ChatBody, ChatChunk, ChatCompletion, EmbedRequest, EmbedResponse, Extra};
 
 #[derive(Serialize)]
@@ -53,9 +53,6 @@ fn json(body: &impl Serialize) -> Result<Vec<u8>> {
     })
 }
 
-/// A body of more than this is read elsewhere: vectors take 6 to 12 ns a byte, what providers add of their own likewise.
-const LARGE: usize = 64 << 10;
-
 /// What is read of a body, elsewhere if it is long; the body goes there.
 pub(super) async fn apart<B, T>(
     tasks: &TaskTracker,
@@ -66,7 +63,7 @@ where
     B: AsRef<[u8]> + Send + 'static,
     T: Send + 'static,
 {
-    offload(tasks, body.as_ref().len() > LARGE, move || read(body.as_ref())).await
+    offload(tasks, body.as_ref().len() > LARGE_JSON, move || read(body.as_ref())).await
 }
 
 /// A whole answer.
