@@ -18,10 +18,13 @@ use sluicegate::cache::tier::Disk;
 use sluicegate::cache::{Cache, CacheTier, Entry, Probe};
 use sluicegate::providers::client_fn;
 use sluicegate::tokens::{Tiktoken, TokenCounter, count_ahead};
-use sluicegate::types::{ChatChunk, ChatCompletion, ChatRequest, ChatResponse, ChatStream, Finish, Message, Trace};
+use sluicegate::types::{
+    ChatChunk, ChatCompletion, ChatRequest, ChatResponse, ChatStream, EmbedResponse, Finish, Message, Trace,
+};
 use sluicegate::{ClientInfo, Env, OptimizedClient};
 
-const SIZES: [usize; 8] = [4 << 10, 32 << 10, 64 << 10, 128 << 10, 512 << 10, 2 << 20, 16 << 20, 64 << 20];
+const SIZES: [usize; 10] =
+    [4 << 10, 15 << 10, 23 << 10, 31 << 10, 64 << 10, 128 << 10, 512 << 10, 2 << 20, 16 << 20, 64 << 20];
 
 /// What it comes to, and its longest poll.
 async fn polled<T>(future: impl Future<Output = T>) -> (T, Duration) {
@@ -134,6 +137,12 @@ async fn main() {
         polled(async { counter.message("gpt-5-mini", &message) }).await.1
     })
     .await;
+    row("(summed up by the estimate)", 16 << 20, async |size, seed| {
+        let message = Message::user(text(size, seed));
+        polled(async { counter.message("claude-sonnet-4-5", &message) }).await.1
+    })
+    .await;
+    answers().await;
     tiers(&env).await;
 
     let client = client_fn(|_request| async { Ok(ChatResponse::from_text("short")) });
@@ -194,6 +203,44 @@ async fn main() {
     })
     .await;
     history().await;
+}
+
+/// What providers send, read in place: an answer of text, and vectors. And what goes out.
+async fn answers() {
+    row("(answer read in place)", 16 << 20, async |size, seed| {
+        let body = serde_json::to_vec(&ChatCompletion::text("m", text(size, seed))).unwrap();
+        polled(async { drop(serde_json::from_slice::<ChatCompletion>(&body).unwrap()) }).await.1
+    })
+    .await;
+    row("(logprobs read in place)", 16 << 20, async |size, seed| {
+        let token =
+            |at: usize| serde_json::json!({"token": " word", "logprob": -0.012_345 * at as f64, "bytes": [32, 119]});
+        let mut answer = serde_json::to_value(ChatCompletion::text("m", text(100, seed))).unwrap();
+        answer["choices"][0]["logprobs"] =
+            serde_json::json!({"content": (0..size / 60).map(token).collect::<Vec<_>>()});
+        let body = answer.to_string();
+        polled(async { drop(serde_json::from_slice::<ChatCompletion>(body.as_bytes()).unwrap()) }).await.1
+    })
+    .await;
+    row("(vectors read in place)", 16 << 20, async |size, seed| {
+        let number = |at: usize| ((at as u64 ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 * 1e-8;
+        let one =
+            |index: usize| serde_json::json!({"index": index, "embedding": (0..1536).map(number).collect::<Vec<_>>()});
+        let body = serde_json::json!({"data": (0..size.div_ceil(30_000)).map(one).collect::<Vec<_>>()}).to_string();
+        let body = &body[..];
+        polled(async { drop(serde_json::from_str::<EmbedResponse>(body).unwrap()) }).await.1
+    })
+    .await;
+    row("(request written in place)", 16 << 20, async |size, seed| {
+        let request = ChatRequest::new("m").user(text(size, seed));
+        polled(async { serde_json::to_vec(request.body()).unwrap().len() }).await.1
+    })
+    .await;
+    row("(request dropped)", 64 << 20, async |size, seed| {
+        let request = ChatRequest::new("m").user(text(size, seed));
+        polled(async { drop(request) }).await.1
+    })
+    .await;
 }
 
 async fn history() {

@@ -19,6 +19,9 @@ static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
 /// millisecond.
 pub(crate) const LARGE_JSON: usize = 256 << 10;
 
+/// Text of more than this is counted elsewhere: at 30 to 55 ns a byte it takes up to a millisecond.
+pub(crate) const LARGE_TEXT: usize = 16 << 10;
+
 /// Does what is large on Tokio's threads for blocking work, first come, first served, and what is not right here, as
 /// without a runtime.
 ///

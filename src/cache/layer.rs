@@ -312,7 +312,7 @@ impl LlmClient for Cached {
         if self.passes_by(&request)? {
             return self.0.inner.chat(request).await;
         }
-        let probe = self.0.probe(&request);
+        let (probe, request) = self.0.probe_of(request).await;
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {
@@ -338,7 +338,7 @@ impl LlmClient for Cached {
         if self.passes_by(&request)? {
             return self.0.inner.chat_stream(request).await;
         }
-        let probe = self.0.probe(&request);
+        let (probe, request) = self.0.probe_of(request).await;
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {

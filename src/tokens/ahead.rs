@@ -7,13 +7,8 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::TokenCounter;
-use crate::offload::offload;
+use crate::offload::{LARGE_TEXT, offload};
 use crate::types::{Message, Messages};
-
-/// Texts of more than this together are counted elsewhere: at 30 to 55 ns a byte they take 1 to 2 ms. Less than this
-/// stays, because ordinary prompts are less, and are counted in part only; it holds the thread up for as long as it
-/// takes.
-const LARGE: usize = 32 * 1024;
 
 /// After so much others have their turn: some 10 ms.
 const TURN: usize = 256 * 1024;
@@ -22,7 +17,7 @@ const TURN: usize = 256 * 1024;
 const REMEMBERED: usize = 8;
 
 /// Counts messages before somebody on an async thread does, if they are many: those that the counter does not remember,
-/// of more than 32 KiB together, are counted on Tokio's threads for blocking work, as many counts at once as there are
+/// of more than 16 KiB together, are counted on Tokio's threads for blocking work, as many counts at once as there are
 /// cores, in turns of whole messages of 256 KiB together. After that the counter remembers them, and counting them here
 /// costs a hash and a look-up each.
 ///
@@ -67,7 +62,7 @@ fn text_bytes(message: &Message) -> usize {
 /// Where the messages begin that are not remembered, if they are large.
 fn first_unknown(counter: &dyn TokenCounter, model: &str, messages: &Messages) -> Option<usize> {
     // The common case first: what is not even there need not be asked for.
-    if messages.iter().map(|message| text_bytes(message)).sum::<usize>() <= LARGE {
+    if messages.iter().map(|message| text_bytes(message)).sum::<usize>() <= LARGE_TEXT {
         return None;
     }
     let (mut unknown, mut remembered, mut first) = (0_usize, 0, messages.len());
@@ -80,7 +75,7 @@ fn first_unknown(counter: &dyn TokenCounter, model: &str, messages: &Messages) -
             break;
         }
     }
-    (unknown > LARGE).then_some(first)
+    (unknown > LARGE_TEXT).then_some(first)
 }
 
 #[cfg(test)]
@@ -114,7 +109,7 @@ mod tests {
     async fn a_small_conversation_stays() {
         let tiktoken = Arc::new(Tiktoken::new());
         let counter: Arc<dyn TokenCounter> = tiktoken.clone();
-        count_ahead(&counter, &TaskTracker::new(), "gpt-5", &conversation(30, 1_000)).await;
+        count_ahead(&counter, &TaskTracker::new(), "gpt-5", &conversation(15, 1_000)).await;
         assert_eq!(tiktoken.work().pieces, 0);
     }
 
@@ -133,7 +128,7 @@ mod tests {
             self.text(&body.model, "")
         }
         fn uncounted(&self, _: &str, _: &Message) -> usize {
-            LARGE + 1
+            LARGE_TEXT + 1
         }
     }
 

@@ -91,23 +91,44 @@ fn a_run_is_overstated_a_little() {
     }
 }
 
-/// The same prose around a run of every kind costs what it costs alone.
+/// What the tokenizer itself counts, given the text whole.
+fn whole(model: &str, text: &str) -> u64 {
+    let vocabulary = match model {
+        "gpt-5" => tiktoken_rs::o200k_base_singleton(),
+        _ => tiktoken_rs::cl100k_base_singleton(),
+    };
+    vocabulary.count_ordinary(text) as u64
+}
+
+/// A run is cut after every 32 KiB, and nowhere else; what stands before and behind it costs what it costs whole.
 #[test]
 fn what_stands_around_a_run_is_exact() {
-    let prose = "Nothing of this is changed by what comes next, is it? ".repeat(2_000);
-    let counter = Tiktoken::new();
+    const PER_CUT: u64 = 4;
+    let piece = PIECE as usize;
+    // Not a divisor of a piece, so that one would end anywhere in it: in a word, a number, a gap, a name.
+    let prose = "Nothing of 1234567 or \"it isn't\" is changed by 的确如此，是吗 -- next\n\n  So: x = 10%, Straße!\r\n";
+    let prose = prose.repeat(1_200);
+    let before = &prose[..prose.len() / 5];
+    assert!(prose.len() > 3 * piece && before.len() < piece);
     for model in MODELS {
-        let alone = counter.text(model, &prose);
+        let counter = Tiktoken::new();
+        assert_eq!(counter.text(model, &prose), whole(model, &prose), "{model}");
         for unit in ["a", "!", "😀", "的"] {
-            let run = format!("x {} y ", repeated(unit));
-            let together = counter.text(model, &format!("{prose}{run}{prose}"));
-            let of_run = counter.text(model, &run);
-            let difference = together.abs_diff(2 * alone + of_run);
-            // A cut through the run may fall elsewhere than in the run alone; and the blank before `x` joins it.
-            assert!(difference <= 8 * 33, "{unit:?}: {together} for {alone} and {of_run}");
-            let before = counter.work().cuts;
-            counter.text(model, &format!("{prose}{} {prose}", unit.repeat(8_000 / unit.len())));
-            assert_eq!(counter.work().cuts, before, "{unit:?}: a run of 8 KB is not cut");
+            let run = unit.repeat(5 * piece / 2 / unit.len());
+            let text = format!("{before}so {run} {prose}");
+            // The word before the run ends a piece, so the next begins with a blank.
+            let start = before.len() + "so ".len();
+            // Never through a letter.
+            let cut = |from: usize| from + piece - (from + piece - start) % unit.len();
+            let first = cut(start - 1);
+            let second = cut(first);
+            let expected = [&text[..first], &text[first..second], &text[second..]].map(|part| whole(model, part));
+            let cuts = counter.work().cuts;
+            assert_eq!(counter.text(model, &text), expected.iter().sum::<u64>() + 2 * PER_CUT, "{model} {unit:?}");
+            assert_eq!(counter.work().cuts, cuts + 2, "{model} {unit:?}");
+            let short = format!("{prose}{} {prose}", unit.repeat(8_000 / unit.len()));
+            assert_eq!(counter.text(model, &short), whole(model, &short), "{model} {unit:?}: a run of 8 KB");
+            assert_eq!(counter.work().cuts, cuts + 2, "{model} {unit:?}: a run of 8 KB is not cut");
         }
     }
 }

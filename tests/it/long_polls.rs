@@ -6,7 +6,9 @@ use std::io::Cursor;
 use std::pin::{Pin, pin};
 
 use futures_util::{FutureExt, StreamExt, poll};
+use sluicegate::OptimizedClient;
 use sluicegate::batch::{Bulk, jsonl};
+use sluicegate::cache::Cache;
 use sluicegate::testing::Scripted;
 use sluicegate::types::ChatRequest;
 use tokio::sync::oneshot;
@@ -81,6 +83,31 @@ fn a_long_request_of_a_bulk_run_and_its_long_answer() {
         drop(asked);
         let again = bulk.run([request()]).await.unwrap().next().await.unwrap().unwrap();
         assert!(again.recorded, "the same request is known again");
+    });
+}
+
+#[test]
+fn a_very_long_prompt_of_a_cached_call() {
+    run(async {
+        let upstream = std::sync::Arc::new(Scripted::new());
+        let llm = OptimizedClient::builder(upstream.clone()).cache(Cache::memory(10)).build().unwrap();
+        let request = |bytes| ChatRequest::new("m").user("a".repeat(bytes));
+        for calls in [1, 2] {
+            let held = hold_up().await;
+            llm.chat(request(1_000)).now_or_never().unwrap().unwrap();
+            let mut long = pin!(llm.chat(request(16 << 20)));
+            assert!(waits(long.as_mut()).await);
+            assert_eq!(upstream.calls(), calls, "nothing is asked before it is known whether it is stored");
+            drop(held);
+            long.await.unwrap();
+            assert_eq!(upstream.calls(), 2);
+        }
+        let held = hold_up().await;
+        let mut streamed = pin!(llm.chat_stream(request(16 << 20)));
+        assert!(waits(streamed.as_mut()).await);
+        drop(held);
+        streamed.await.unwrap().collect().await.unwrap();
+        assert_eq!(upstream.calls(), 2);
     });
 }
 

@@ -1,6 +1,7 @@
 //! What a passage is introduced by: "Text two:" and then nothing would be worse than a repeat.
 
 use super::page::{closing, opening};
+use super::work::reads;
 
 /// A title is shorter than this, in bytes.
 const TITLE: usize = 64;
@@ -20,6 +21,7 @@ impl Label {
 
     /// The next line.
     pub(super) fn line(&mut self, line: &str) {
+        reads(line.len());
         let words = line.trim();
         if words.is_empty() {
             self.within_paragraph = false;

@@ -1,5 +1,7 @@
 //! A text as its lines.
 
+use super::work::reads;
+
 /// A line and what ends it: `\n`, `\r\n`, a lone `\r`, or nothing at the end of the text.
 ///
 /// Unicode's own line and paragraph separators end no line: they are left alone like any other character.
@@ -14,6 +16,7 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (&str, &str)> {
         let width = if after.starts_with("\r\n") { 2 } else { after.len().min(1) };
         let (end, left) = after.split_at(width);
         rest = left;
+        reads(line.len() + end.len());
         Some((line, end))
     })
 }

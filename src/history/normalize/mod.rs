@@ -14,6 +14,7 @@ mod repeats;
 mod span;
 mod squeeze;
 mod white_space;
+mod work;
 
 #[cfg(test)]
 mod proptests;

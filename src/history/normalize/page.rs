@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::lines::lines;
 use super::passages::Strike;
 use super::regions::{Kind, Regions};
+use super::work::reads;
 
 /// A line of a [`Page`].
 #[derive(Debug)]
@@ -66,7 +67,9 @@ impl<'a> Page<'a> {
     pub(super) fn slice(&self, from: usize, to: usize) -> &'a str {
         let start = self.lines.get(from).map_or(0, |line| line.start);
         let end = self.lines.get(to).map_or(start, |line| line.start + line.text.len());
-        self.text.get(start..end).unwrap_or_default()
+        let slice = self.text.get(start..end).unwrap_or_default();
+        reads(slice.len());
+        slice
     }
 
     /// The text of the lines that this keeps.

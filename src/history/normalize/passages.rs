@@ -6,6 +6,7 @@ use super::label::Label;
 use super::lines::after_marker;
 use super::page::Page;
 use super::regions::Kind;
+use super::work::reads;
 
 /// A passage shorter than this many bytes stays: about 128 Latin letters or 43 Chinese characters.
 pub(super) const PASSAGE: usize = 128;
@@ -97,6 +98,7 @@ fn run(units: &[Unit<'_>], before: usize, at: usize) -> usize {
     let within = |all: &[Unit<'_>], unit: &Unit<'_>| all.first().is_some_and(|first| first.part == unit.part);
     let pairs = earlier.iter().zip(later);
     pairs
+        .inspect(|(unit, _)| reads(unit.text.len()))
         .take_while(|(a, b)| a.text == b.text && !a.tagged && !b.tagged && within(earlier, a) && within(later, b))
         .count()
 }

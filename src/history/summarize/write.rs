@@ -1,12 +1,11 @@
 //! A summary is written: the requests it takes, one after the other.
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::runtime::Handle;
 
 use super::clip::{MARK, clip};
 use super::flight::Landed;
@@ -17,6 +16,7 @@ use crate::client::LlmClient;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::fit::length;
+use crate::offload::LARGE_TEXT;
 use crate::types::{ChatRequest, FinishReason, Messages, Priority, Tenant};
 
 /// Marks a request for a summary, in its extensions: no [`Summarize`](super::Summarize) on its way touches it, so a stack
@@ -93,7 +93,8 @@ impl Writer {
         let mut pieces = self.quoted(&job, env).await?;
         let mut summary = job.base.as_ref().map(|(_, text)| Arc::clone(text));
         while !pieces.is_empty() {
-            let (mut request, ends) = self.next(summary.as_deref(), &mut pieces, env);
+            let (mut request, ends);
+            ((request, ends), pieces) = self.next_counted(summary.clone(), pieces, env).await?;
             if let Some(tenant) = &job.tenant {
                 request.extensions.insert(tenant.clone());
             }
@@ -110,19 +111,13 @@ impl Writer {
         summary.ok_or_else(|| Error::new(ErrorKind::Other, "history", "there was nothing to summarise"))
     }
 
-    /// What is to be summarised, as lines. Each is counted, so a long stretch is quoted on Tokio's threads for blocking work.
+    /// What is to be summarised, as lines, each of which is counted.
     async fn quoted(&self, job: &Arc<Job>, env: &Env) -> Result<VecDeque<Piece>> {
-        /// As much as is counted in place elsewhere ([`count_ahead`](crate::tokens::count_ahead)).
-        const LARGE: usize = 256 << 10;
         let from = job.base.as_ref().map_or(0, |(end, _)| *end);
         let end = job.keys.last().map_or(from, |(end, _)| *end);
         let bytes: usize = job.messages.get(from..end).unwrap_or_default().iter().map(|message| length(message)).sum();
-        if bytes <= LARGE || Handle::try_current().is_err() {
-            return Ok(self.quote(job, env));
-        }
         let (writer, job, counting) = (self.clone(), Arc::clone(job), env.clone());
-        let quoted = env.tasks().spawn_blocking(move || writer.quote(&job, &counting)).await;
-        quoted.map_err(|_| Error::new(ErrorKind::Panicked, "history", "counting what is to be summarised panicked"))
+        env.offload(bytes > LARGE_TEXT, move || counted(|| writer.quote(&job, &counting))).await
     }
 
     fn quote(&self, job: &Job, env: &Env) -> VecDeque<Piece> {
@@ -139,6 +134,20 @@ impl Writer {
             from = end;
         }
         quote.pieces
+    }
+
+    /// The next request with the key of its summary, and what is left. A request is counted as a whole.
+    async fn next_counted(
+        &self,
+        summary: Option<Arc<str>>,
+        mut pieces: VecDeque<Piece>,
+        env: &Env,
+    ) -> Result<((ChatRequest, Option<Key>), VecDeque<Piece>)> {
+        let said: usize = pieces.iter().map(|piece| piece.line.len()).sum();
+        let bytes = summary.as_ref().map_or(0, |summary| summary.len()).saturating_add(said);
+        let (writer, counting) = (self.clone(), env.clone());
+        let next = move || counted(|| (writer.next(summary.as_deref(), &mut pieces, &counting), pieces));
+        env.offload(bytes > LARGE_TEXT, next).await
     }
 
     /// The next request, and the key of its summary if it ends where one may end.
@@ -203,13 +212,21 @@ impl Writer {
         // The model cuts without a mark.
         let mark = if finish == Some(&FinishReason::Length) { MARK } else { "" };
         let text = format!("{}{mark}", answer.text().trim());
-        let most = u64::from(self.summary_tokens);
-        let text = clip(&text, |text| env.counter().text(&self.model, text) <= most).unwrap_or_default();
+        let (writer, counting, most) = (self.clone(), env.clone(), u64::from(self.summary_tokens));
+        let fits = move |text: &str| counting.counter().text(&writer.model, text) <= most;
+        let clipped = env.offload(text.len() > LARGE_TEXT, move || counted(|| clip(&text, fits))).await?;
+        let text = clipped.unwrap_or_default();
         if !text.contains(char::is_alphanumeric) {
             return Err(Error::new(ErrorKind::Decode, "history", "the summary has no words"));
         }
         Ok(text)
     }
+}
+
+/// A counter that panics is told as such, so that nobody takes its panic for the client's.
+fn counted<T>(work: impl FnOnce() -> T) -> Result<T> {
+    let text = "counting what is to be summarised panicked";
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Error::new(ErrorKind::Panicked, "history", text))
 }
 
 fn so_far(summary: &str) -> String {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, RequestBuilder, Response, Url};
+use tokio_util::task::TaskTracker;
 
 use super::batch::Batches;
 use super::builder::OpenAiBuilder;
@@ -13,6 +14,7 @@ use super::{error, headers, sse, wire};
 use crate::client::{ClientInfo, LlmClient};
 use crate::env::{Clock, TokioClock};
 use crate::error::Result;
+use crate::offload::{LARGE_JSON, offload};
 use crate::types::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse};
 
 /// A refusal that is longer than this is a page, not a message: the rest is not read.
@@ -28,7 +30,8 @@ const JSON: &str = "application/json";
 /// (`HTTPS_PROXY`, `NO_PROXY`, …).
 ///
 /// **Cost.** Connections are kept and shared by all calls: HTTP/2 where TLS agrees on it, otherwise one connection per
-/// call in flight. Bodies come compressed where the server offers gzip or zstd.
+/// call in flight. Bodies come compressed where the server offers gzip or zstd. Chats of more than 256 KiB are written
+/// and answers and events of more than that read on Tokio's threads for blocking work.
 ///
 /// **Streaming.** The call returns when the response head has come; each event is handed out as it arrives. An endpoint
 /// that answers a stream request with plain JSON gives a stream of one chunk.
@@ -58,6 +61,8 @@ pub struct OpenAi {
     info: ClientInfo,
     max_body_bytes: usize,
     clock: TokioClock,
+    /// What of its is done on other threads.
+    tasks: TaskTracker,
 }
 
 impl OpenAi {
@@ -83,7 +88,8 @@ impl OpenAi {
 
     pub(super) fn new_from(http: reqwest::Client, base: &Url, info: ClientInfo, max_body_bytes: usize) -> Self {
         let (chat_url, embed_url) = (below(base, &["chat", "completions"]), below(base, &["embeddings"]));
-        Self { http, base: base.clone(), chat_url, embed_url, info, max_body_bytes, clock: TokioClock::new() }
+        let (base, clock, tasks) = (base.clone(), TokioClock::new(), TaskTracker::new());
+        Self { http, base, chat_url, embed_url, info, max_body_bytes, clock, tasks }
     }
 
     /// Batches at this endpoint: for work that can wait, at half the price.
@@ -139,14 +145,30 @@ impl OpenAi {
         Ok(body)
     }
 
+    /// The body of a chat request, which goes where it is written.
+    async fn written(&self, request: ChatRequest, stream: bool) -> Result<Vec<u8>> {
+        let is_large = request.body().weight() > LARGE_JSON;
+        let write = move || {
+            request.check()?;
+            wire::chat(&request, stream)
+        };
+        offload(&self.tasks, is_large, write).await
+    }
+
     async fn read_chat(&self, response: Response) -> Result<ChatResponse> {
         let limits = headers::rate_limits(response.headers());
         let body = self.read(response).await?;
-        let answer = ChatResponse::new(wire::completion(&body)?);
+        let completion = wire::apart(&self.tasks, body, wire::completion).await?;
+        let answer = ChatResponse::new(completion);
         Ok(match limits {
             Some(limits) => answer.with(limits),
             None => answer,
         })
+    }
+
+    async fn read_embeddings(&self, response: Response, wanted: usize) -> Result<EmbedResponse> {
+        let body = self.read(response).await?;
+        wire::apart(&self.tasks, body, move |body| wire::embeddings(body, wanted)).await
     }
 }
 
@@ -157,21 +179,21 @@ impl LlmClient for OpenAi {
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
-        request.check()?;
-        let response = self.post(&self.chat_url, wire::chat(&request, false)?, JSON).await?;
+        let body = self.written(request, false).await?;
+        let response = self.post(&self.chat_url, body, JSON).await?;
         self.read_chat(response).await
     }
 
     async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
-        request.check()?;
-        let response = self.post(&self.chat_url, wire::chat(&request, true)?, "text/event-stream").await?;
+        let body = self.written(request, true).await?;
+        let response = self.post(&self.chat_url, body, "text/event-stream").await?;
         let kind = response.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
         if kind.is_some_and(|kind| kind.starts_with(JSON.as_bytes())) {
             return self.read_chat(response).await.map(|answer| ChatStream::from_response(&answer));
         }
         let limits = headers::rate_limits(response.headers());
         let bytes = response.bytes_stream().map_err(error::from_transport);
-        let stream = ChatStream::new(sse::chat_events(bytes, self.max_body_bytes, self.clock));
+        let stream = ChatStream::new(sse::chat_events(bytes, self.max_body_bytes, self.clock, self.tasks.clone()));
         Ok(match limits {
             Some(limits) => stream.with(limits),
             None => stream,
@@ -180,9 +202,9 @@ impl LlmClient for OpenAi {
 
     async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
         request.check()?;
+        let wanted = request.input.len();
         let response = self.post(&self.embed_url, wire::embed(&request)?, JSON).await?;
-        let body = self.read(response).await?;
-        wire::embeddings(&body, request.input.len())
+        self.read_embeddings(response, wanted).await
     }
 }
 
@@ -205,3 +227,7 @@ fn below(base: &Url, path: &[&str]) -> Url {
     }
     url
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -14,6 +14,7 @@ use futures_core::Stream;
 use futures_util::{StreamExt, future, stream};
 use memchr::memchr2_iter;
 use sse_stream::{Sse, SseByteStream};
+use tokio_util::task::TaskTracker;
 
 use super::{ORIGIN, error, wire};
 use crate::env::{Clock, after};
@@ -25,12 +26,17 @@ use crate::types::{ChatChunk, Finish, StreamEvent, Trace, Usage};
 const LINGER: Duration = Duration::from_millis(10);
 
 /// The events of a streamed answer: chunks, then a finish or an error. No event may be larger than `max_event` bytes.
-pub(super) fn chat_events<S>(bytes: S, max_event: usize, clock: impl Clock) -> impl Stream<Item = Result<StreamEvent>>
+pub(super) fn chat_events<S>(
+    bytes: S,
+    max_event: usize,
+    clock: impl Clock,
+    tasks: TaskTracker,
+) -> impl Stream<Item = Result<StreamEvent>>
 where
     S: Stream<Item = Result<Bytes>> + Send + 'static,
 {
     let events = SseByteStream::new(limited(bytes, max_event));
-    let reader = Reader { events: Box::pin(events), usage: None, ended: BTreeMap::new(), clock };
+    let reader = Reader { events: Box::pin(events), usage: None, ended: BTreeMap::new(), clock, tasks };
     stream::unfold(reader, |mut reader| async move {
         let event = reader.next().await;
         Some((event, reader))
@@ -43,6 +49,7 @@ struct Reader<C> {
     /// The choices seen, and whether each has said why it stopped.
     ended: BTreeMap<u32, bool>,
     clock: C,
+    tasks: TaskTracker,
 }
 
 impl<C: Clock> Reader<C> {
@@ -59,7 +66,10 @@ impl<C: Clock> Reader<C> {
                     self.linger().await;
                     return Ok(self.finish());
                 }
-                data => return self.chunk(data).map_err(|error| self.spent(error)),
+                _ => {
+                    let chunk = wire::apart(&self.tasks, data, wire::chunk).await;
+                    return chunk.map(|chunk| self.chunk(chunk)).map_err(|error| self.spent(error));
+                }
             }
         }
         if !self.ended.is_empty() && self.ended.values().all(|ended| *ended) {
@@ -69,15 +79,14 @@ impl<C: Clock> Reader<C> {
         Err(self.spent(Error::new(ErrorKind::Truncated, ORIGIN, message)))
     }
 
-    fn chunk(&mut self, data: &str) -> Result<StreamEvent> {
-        let chunk: ChatChunk = wire::chunk(data.as_bytes())?;
+    fn chunk(&mut self, chunk: ChatChunk) -> StreamEvent {
         if chunk.usage.is_some() {
             self.usage.clone_from(&chunk.usage);
         }
         for choice in &chunk.choices {
             *self.ended.entry(choice.index).or_default() |= choice.finish_reason.is_some();
         }
-        Ok(StreamEvent::Chunk(Arc::new(chunk)))
+        StreamEvent::Chunk(Arc::new(chunk))
     }
 
     fn finish(&mut self) -> StreamEvent {

@@ -10,7 +10,7 @@ const MAX: usize = 4096;
 /// Everything a stream yields, in a form that compares.
 async fn read(pieces: Vec<Bytes>, max: usize) -> Vec<String> {
     let bytes = stream::iter(pieces.into_iter().map(Ok));
-    let mut events = std::pin::pin!(chat_events(bytes, max, TokioClock::new()));
+    let mut events = std::pin::pin!(chat_events(bytes, max, TokioClock::new(), TaskTracker::new()));
     let mut seen = Vec::new();
     while let Some(event) = events.next().await {
         match event {
@@ -162,6 +162,6 @@ async fn a_limit_is_per_event_not_per_stream() {
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_keeps_the_body_open_does_not_hold_the_finish_back() {
     let done = stream::iter([Ok(Bytes::from_static(b"data: [DONE]\n\n"))]).chain(stream::pending());
-    let mut events = std::pin::pin!(chat_events(done, MAX, TokioClock::new()));
+    let mut events = std::pin::pin!(chat_events(done, MAX, TokioClock::new(), TaskTracker::new()));
     assert!(matches!(events.next().await, Some(Ok(StreamEvent::Finish(_)))));
 }

@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio_util::task::TaskTracker;
 
 use super::{ORIGIN, error};
 use crate::error::{Error, ErrorKind, Result};
+use crate::offload::{LARGE_JSON, offload};
 use crate::types::{ChatBody, ChatChunk, ChatCompletion, EmbedRequest, EmbedResponse, Extra};
 
 #[derive(Serialize)]
@@ -49,6 +51,19 @@ fn json(body: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(body).map_err(|cause| {
         Error::new(ErrorKind::InvalidRequest, ORIGIN, "the request cannot be written as JSON").with_source(cause)
     })
+}
+
+/// What is read of a body, elsewhere if it is long; the body goes there.
+pub(super) async fn apart<B, T>(
+    tasks: &TaskTracker,
+    body: B,
+    read: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
+) -> Result<T>
+where
+    B: AsRef<[u8]> + Send + 'static,
+    T: Send + 'static,
+{
+    offload(tasks, body.as_ref().len() > LARGE_JSON, move || read(body.as_ref())).await
 }
 
 /// A whole answer.
