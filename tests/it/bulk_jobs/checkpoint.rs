@@ -74,7 +74,7 @@ async fn what_was_recorded_is_never_asked_again_and_what_was_changed_is() {
 async fn what_a_shutdown_refused_is_not_recorded_and_is_asked_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run");
-    let gate = Gate::new();
+    let gate = Gate::closed();
     let upstream = Arc::new(Scripted::new().gate(&gate).always("answered"));
     let admission = Admission::new().concurrency(1);
     let llm = OptimizedClient::builder(Arc::clone(&upstream)).schedule(admission).build().unwrap();
