@@ -21,6 +21,8 @@ async fn without_redis_nothing_is_enqueued_silently() {
     assert!(matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout), "{error}");
     let results = queue.enqueue_all((0..300).map(|n| n.to_string())).await;
     assert!(results.len() == 300 && results.iter().all(Result::is_err));
+    let sent = results.iter().filter(|result| !result.as_ref().unwrap_err().message().starts_with("not sent")).count();
+    assert_eq!(sent, 256, "what comes after a failure would overtake it");
 }
 
 #[tokio::test]
