@@ -6,6 +6,7 @@ mod dead;
 mod killed;
 mod outages;
 mod queue;
+mod refused;
 
 use std::time::Duration;
 

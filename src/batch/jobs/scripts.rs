@@ -18,10 +18,11 @@ macro_rules! lua {
 }
 
 /// Whether this consumer holds the entry. A holder that was given up for dead must not decide about what another one has.
-/// Where all data went, the group did too, and nobody holds anything.
+/// Where all data went, the group did too, and nobody holds anything; any other failure is the script's.
 macro_rules! held {
     () => {
         "local held = redis.pcall('XPENDING', KEYS[1], 'workers', ARGV[1], ARGV[1], 1, ARGV[2])
+if held.err and not string.find(held.err, 'NOGROUP', 1, true) then return held end
 if held.err or #held == 0 then return {'lost'} end
 "
     };
@@ -114,14 +115,14 @@ return found"
 
 /// Begins an attempt, once, however often it is asked. A job that has begun all its attempts and was never heard of again
 /// kills its workers. Keys: stream, job, dead, result. Values: entry, consumer, id, dead letters at most, life of the
-/// result, the record of one that was abandoned.
+/// result, the record of one that was abandoned, and what differs from one attempt of a consumer to its next.
 pub(super) const BEGIN: &str = concat!(
     held!(),
     "local job = redis.call('HMGET', KEYS[2], 'p', 'n', 'm', 't', 'a')
 if not job[1] then ",
     drop_entry!(),
     "return {'gone'} end
-local attempt = ARGV[1] .. ARGV[2]
+local attempt = ARGV[1] .. ARGV[2] .. ARGV[7]
 if job[5] ~= attempt then
 if tonumber(job[2] or '0') >= tonumber(job[3] or '1') then
 local reason, text, most, record, life = 'abandoned', 'no attempt came to an end', ARGV[4], ARGV[6], ARGV[5]
