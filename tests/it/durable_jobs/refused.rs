@@ -113,3 +113,20 @@ async fn a_job_that_cannot_be_begun_keeps_no_place() {
     let last = queue.refusals().last.unwrap();
     assert!(["WRONGTYPE", "ERR"].contains(&last.code().unwrap()), "{last}");
 }
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_not_taken_for_a_job_that_is_lost() {
+    let server = Server::start(&[]).await;
+    server.command(&["ACL", "SETUSER", "clerk", "on", ">word", "~*", "&*", "+@all", "-xpending"]).await;
+    let queue: JobQueue<String, String> = queue(server.url().replace("redis://", "redis://clerk:word@"));
+    let id = queue.enqueue(often("patient")).await.unwrap().id;
+    let work = worker(&queue).hold(HOLD);
+    let drain = work.drain();
+    let running = tokio::spawn(work.run(|job: Job<String>| async move { Ok(job.payload) }));
+    until("it is told", || async { queue.refusals().count > 0 }).await;
+    server.command(&["ACL", "SETUSER", "clerk", "+xpending"]).await;
+    assert_eq!(ended(&queue, &id).await, done("patient"));
+    drain.drain();
+    let report = running.await.unwrap().unwrap();
+    assert_eq!((report.done, report.lost, report.refused), (1, 0, queue.refusals().count));
+}
