@@ -9,7 +9,7 @@ use sluicegate::batch::{BatchProvider, DeferLayer, SentBatch};
 use sluicegate::cache::{Cache, CacheLayer};
 use sluicegate::testing::Scripted;
 use sluicegate::types::{ChatRequest, ChatResponse, Deadline, Deferrable};
-use sluicegate::{LlmClient, OptimizedClient, Result};
+use sluicegate::{OptimizedClient, Result};
 use tokio::time::{Instant, sleep, timeout};
 
 const HOUR: Duration = Duration::from_secs(3600);

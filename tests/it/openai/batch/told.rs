@@ -8,7 +8,7 @@ use sluicegate::batch::DeferLayer;
 use sluicegate::env::{Event, Observer, Outcome};
 use sluicegate::observe::Stats;
 use sluicegate::types::{ChatRequest, Cost, Deferrable, EmbedRequest};
-use sluicegate::{Env, LlmClient, OptimizedClient};
+use sluicegate::{Env, OptimizedClient};
 
 use super::{House, Hurried, Script, questions};
 
