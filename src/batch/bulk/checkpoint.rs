@@ -299,7 +299,7 @@ mod tests {
                 Ok(())
             };
             drop(scan(&file, keep).unwrap());
-            assert_eq!(kept, [file.clone()], "{life}");
+            assert_eq!(kept, std::slice::from_ref(&file), "{life}");
         }
         let full = |_: &Path| Err(std::io::Error::other("full"));
         assert_eq!(scan(&file, full).unwrap_err().message(), "the checkpoint cannot be created: other error");

@@ -127,8 +127,8 @@ where
 
     /// Enqueues many; each has its own result, in their order. They stand in the queue in that order too, those with a
     /// delay among those with the same one, and are taken from it in that order; what others put there meanwhile may stand
-    /// between them, and workers with more than one place work on them side by side. Up to 256 go in one step, or 1 MiB of
-    /// payloads: all of a step or none.
+    /// between them, and workers with more than one place work on them side by side. Up to 256 go in one step of Redis, or
+    /// 1 MiB of payloads.
     ///
     /// # Errors
     /// Of each as of [`enqueue`](Self::enqueue). Once Redis or the way to it has failed, the jobs of the step have that

@@ -13,8 +13,10 @@ use sluicegate::{Env, OptimizedClient};
 use super::{House, Hurried, Script, questions};
 
 /// Operation, model, and the cost of an answer or the code of a failure.
+type Heard = (&'static str, String, Result<Option<Cost>, String>);
+
 #[derive(Debug, Default)]
-struct Told(Mutex<Vec<(&'static str, String, Result<Option<Cost>, String>)>>);
+struct Told(Mutex<Vec<Heard>>);
 
 impl Observer for Told {
     fn observe(&self, event: &Event<'_>) {
