@@ -18,8 +18,8 @@ pub use defer::DeferLayer;
 pub use embed::BatchLayer;
 #[cfg(feature = "redis")]
 pub use jobs::{
-    ChatJob, DeadLetter, Enqueued, Job, JobFailure, JobId, JobQueue, JobQueueBuilder, JobRetry, JobState, JobStats,
-    NewJob, Worker, WorkerReport,
+    ChatJob, DeadLetter, Enqueued, Job, JobFailure, JobId, JobQueue, JobQueueBuilder, JobRefusals, JobRetry, JobState,
+    JobStats, NewJob, Worker, WorkerReport,
 };
 pub use micro::{BatchResults, MicroBatcher, MicroBuilder};
 

@@ -193,7 +193,8 @@ impl Cache {
     ///
     /// The refresh is the upstream call that a miss would make: misses join it. It has low priority and no deadline, but
     /// gives up after ten times what the answer took, at least a minute; 32 run at a time, further ones wait for the next
-    /// hit. One that fails leaves the stale answer in place, and its key alone for a second, then two, up to a minute. It
+    /// hit. That of a call which may wait for hours ([`DeferLayer`](crate::batch::DeferLayer)) is left to a batch, beside
+    /// up to 1,023 others, for up to 30 hours; who cannot wait has one of their own. One that fails leaves the stale answer in place, and its key alone for a second, then two, up to a minute. It
     /// ends with [`shutdown`](crate::OptimizedClient::shutdown) and with the last handle. Without a tokio runtime at hand
     /// a call asks by itself. [`Trace::stale`](crate::types::Trace::stale) tells a caller.
     #[must_use]

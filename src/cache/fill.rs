@@ -101,6 +101,11 @@ impl Parts {
         }
     }
 
+    /// Whether it may be left to a batch, for hours. Streams never are.
+    pub(super) fn defers(&self, request: &ChatRequest, streaming: bool) -> bool {
+        !streaming && self.env.defers(&request.extensions)
+    }
+
     /// A stored answer that this call takes without asking.
     pub(super) async fn find(&self, space: &Space, probe: &Probe, control: Option<&CacheControl>) -> Option<Hit> {
         if control.is_some_and(|control| control.no_cache) {

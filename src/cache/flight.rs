@@ -88,7 +88,7 @@ impl Flights {
         let known = flights.get(&fingerprint);
         let equal = known.filter(|flight| *flight.probe.bytes() == *probe.bytes());
         let flight = match equal {
-            Some(flight) if defers || !flight.defers => {
+            Some(flight) if flight.takes(defers) => {
                 if is_polling(flight) {
                     let advice = "the wrapped client asked its own cache for the request it is answering";
                     return Err(Error::new(ErrorKind::InvalidRequest, "cache", advice));
@@ -110,26 +110,28 @@ impl Flights {
         Ok(Listener::new(self, flight, true))
     }
 
-    /// Starts a flight of this request, unless there is one of its fingerprint.
+    /// Starts a flight of this request, unless there is one that it would join or one of its fingerprint alone.
     pub(super) fn start(
         self: &Arc<Self>,
         probe: Probe,
+        defers: bool,
         labels: Labels,
         source: impl FnOnce(Arc<Probe>) -> FlightSource,
     ) -> Option<Listener> {
         let fingerprint = probe.fingerprint();
         let mut flights = self.shard(fingerprint).lock();
-        if flights.contains_key(&fingerprint) {
+        if flights.get(&fingerprint).is_some_and(|known| known.takes(defers) || *known.probe.bytes() != *probe.bytes())
+        {
             return None;
         }
-        let flight = Flight::new(probe, false, labels, source);
+        let flight = Flight::new(probe, defers, labels, source);
         flights.insert(fingerprint, Arc::clone(&flight));
         Some(Listener::new(self, flight, true))
     }
 
-    /// Whether a flight of this fingerprint is under way.
-    pub(super) fn has(&self, fingerprint: u128) -> bool {
-        self.shard(fingerprint).lock().contains_key(&fingerprint)
+    /// Whether a flight of this fingerprint is under way that such a call would join.
+    pub(super) fn has(&self, fingerprint: u128, defers: bool) -> bool {
+        self.shard(fingerprint).lock().get(&fingerprint).is_some_and(|known| known.takes(defers))
     }
 
     /// How many flights are under way.
@@ -173,6 +175,11 @@ impl Flight {
         let hub = Arc::new(Hub(Mutex::new(Log { listeners: 1, ..Log::default() }), AtomicBool::new(true)));
         let source = Mutex::new(Some(source(Arc::clone(&probe))));
         Arc::new(Self { probe, defers, labels, hub, source })
+    }
+
+    /// Whether a call that may wait for hours, or may not, would join it.
+    fn takes(&self, defers: bool) -> bool {
+        defers || !self.defers
     }
 
     fn is_taken(&self, selector: &Selector) -> bool {

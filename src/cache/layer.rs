@@ -121,7 +121,7 @@ impl CacheLayer {
         self.shared.as_ref().map_or(0, |shared| shared.tiers.errors())
     }
 
-    /// How often a refresh was not started because 32 were under way.
+    /// How often a refresh was not started because 32 were under way, or 1,024 of those that wait in a batch.
     pub fn skipped_refreshes(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.refreshes.skipped())
     }
@@ -190,8 +190,7 @@ impl fmt::Debug for Cached {
 impl Cached {
     fn listen(&self, probe: Probe, request: &ChatRequest, streaming: bool) -> Result<Listener> {
         let question = Question { request: request.clone(), streaming, seen: None };
-        let (parts, labels) = (Arc::clone(&self.0), question.labels());
-        let defers = !streaming && self.0.env.defers(&request.extensions);
+        let (parts, labels, defers) = (Arc::clone(&self.0), question.labels(), self.0.defers(request, streaming));
         self.0.shared.flights.join(probe, defers, || labels, |probe| fly(parts, probe, question))
     }
 

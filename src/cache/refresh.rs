@@ -3,6 +3,8 @@
 //! A refresh is the flight that a miss would start, and a task that listens to it: misses that come meanwhile join it,
 //! and with them it goes on when the task has to end. It carries what the call carried that found the entry, without
 //! its deadline and with low priority, and keeps the tags the entry had. It streams if the entry came as a stream.
+//! What that call would have left to a batch, a refresh that does not stream leaves to one as well: those who cannot wait
+//! for hours neither join it nor are kept from a refresh of their own.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -18,10 +20,12 @@ use super::fill::{Parts, Question, fly};
 use super::{Entry, Payload, Probe};
 use crate::env::after;
 use crate::fingerprint::ByFingerprint;
-use crate::types::{ChatRequest, Deadline, Priority};
+use crate::types::{ChatRequest, Deadline, Deferrable, Priority};
 
 /// So many refreshes run at a time: enough for the entries of a busy moment, few beside a provider's limits.
 const AT_ONCE: usize = 32;
+/// So many more wait in batches, for hours: a provider's limits do not hold for them, memory does.
+const DEFERRED_AT_ONCE: usize = 1024;
 /// After one failure a key is left alone for so long, then for twice as long, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -30,11 +34,14 @@ const REMEMBERED: usize = 4096;
 /// A refresh may take ten times as long as the answer once took, within these bounds: nobody waits for it who could give
 /// up, and one that hangs would keep its key's misses with it.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(900));
+/// One in a batch has the day that providers give themselves for it, and the ordinary way after that.
+const DEFERRED_PATIENCE: Duration = Duration::from_secs(30 * 3600);
 
 /// The refreshes of one cache.
 #[derive(Debug)]
 pub(super) struct Refreshes {
     slots: Arc<Semaphore>,
+    deferred: Arc<Semaphore>,
     skipped: AtomicU64,
     setbacks: Mutex<HashMap<u128, Setback, ByFingerprint>>,
 }
@@ -48,8 +55,8 @@ struct Setback {
 
 impl Default for Refreshes {
     fn default() -> Self {
-        let slots = Arc::new(Semaphore::new(AT_ONCE));
-        Self { slots, skipped: AtomicU64::new(0), setbacks: Mutex::default() }
+        let [slots, deferred] = [AT_ONCE, DEFERRED_AT_ONCE].map(|places| Arc::new(Semaphore::new(places)));
+        Self { slots, deferred, skipped: AtomicU64::new(0), setbacks: Mutex::default() }
     }
 }
 
@@ -96,24 +103,32 @@ pub(super) fn start(parts: &Arc<Parts>, probe: &Probe, request: &ChatRequest, se
     if parts.stop.is_cancelled() || refreshes.is_paused(fingerprint, probe.now()) {
         return;
     }
-    let flights = &parts.shared.flights;
-    if flights.has(fingerprint) {
+    let streaming = matches!(seen.payload(), Payload::Chat { chunks, .. } if !chunks.is_empty());
+    let (flights, defers) = (&parts.shared.flights, parts.defers(request, streaming));
+    if flights.has(fingerprint, defers) {
         return;
     }
-    let Ok(slot) = Arc::clone(&refreshes.slots).try_acquire_owned() else {
+    let slots = if defers { &refreshes.deferred } else { &refreshes.slots };
+    let Ok(slot) = Arc::clone(slots).try_acquire_owned() else {
         refreshes.skipped.fetch_add(1, Ordering::Relaxed);
         return;
     };
     let mut request = request.clone();
     request.extensions.remove::<Deadline>();
     request.extensions.insert(Priority::Low);
-    let streaming = matches!(seen.payload(), Payload::Chat { chunks, .. } if !chunks.is_empty());
+    if defers {
+        // It may have been its deadline that said so.
+        request.extensions.insert(Deferrable::Yes);
+    }
     let question = Question { request, streaming, seen: Some(Arc::clone(seen)) };
     let labels = question.labels();
     let source = |probe| fly(Arc::clone(parts), probe, question);
-    let Some(mut listener) = flights.start(probe.again(probe.now()), labels, source) else { return };
+    let Some(mut listener) = flights.start(probe.again(probe.now()), defers, labels, source) else { return };
     let (stop, env, shared) = (parts.stop.clone(), parts.env.clone(), Arc::clone(&parts.shared));
-    let limit = seen.took().saturating_mul(10).clamp(PATIENCE.0, PATIENCE.1);
+    let limit = match defers {
+        true => DEFERRED_PATIENCE,
+        false => seen.took().saturating_mul(10).clamp(PATIENCE.0, PATIENCE.1),
+    };
     let task = async move {
         let landed = async {
             tokio::select! {

@@ -49,7 +49,7 @@ impl Parts {
         let control = question.request.extensions.get::<CacheControl>();
         // What is not to be kept, or not to be taken from others, is nobody else's business; and nobody waits for hours.
         let alone = control.is_some_and(|control| !keeps(control) || control.no_cache);
-        if alone || self.env.defers(&question.request.extensions) {
+        if alone || self.defers(&question.request, question.streaming) {
             return Turn::Ask(None);
         }
         let look = |probe: Probe| async move { self.stored_meanwhile(space, &probe, question).await };

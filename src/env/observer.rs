@@ -21,7 +21,8 @@ pub enum Event<'a> {
     Call(Record<'a>),
     /// One attempt upstream.
     Attempt(Record<'a>),
-    /// One call's part in a provider's batch, from when the batch was sent.
+    /// One call's part in a provider's batch, from when the batch was sent. Told by the layer that sent it, or, of a batch
+    /// that was sent without one, when its results are read.
     Batched(Record<'a>),
 }
 

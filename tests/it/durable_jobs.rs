@@ -6,6 +6,8 @@ mod dead;
 mod killed;
 mod outages;
 mod queue;
+mod refused;
+mod taken_over;
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ mod bulk_jobs;
 mod cache_adaptive;
 mod cache_behind;
 mod cache_counts;
+mod cache_deferred;
 mod cache_embeddings;
 mod cache_freshness;
 mod cache_handle;

@@ -77,7 +77,7 @@ fn refused(path: &Path, remedy: &str) -> Error {
 
 impl Checkpoint {
     pub(super) async fn open(path: PathBuf, sync: CheckpointSync, env: &Env) -> Result<Self> {
-        let opened = blocking(env, move || scan(&path)).await.unwrap_or_else(|| Err(lost()));
+        let opened = blocking(env, move || scan(&path, keep_name)).await.unwrap_or_else(|| Err(lost()));
         let (writer, side, known) = opened?;
         let synced = tokio::sync::Mutex::new((writer.length, env.now()));
         let (writer, side) = (Mutex::new(writer), Arc::new(Mutex::new(side)));
@@ -209,7 +209,7 @@ fn lost() -> Error {
 
 type Scanned = (Writer, File, HashMap<Identity, Place>);
 
-fn scan(path: &Path) -> Result<Scanned> {
+fn scan(path: &Path, keep_name: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<Scanned> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -257,16 +257,22 @@ fn scan(path: &Path) -> Result<Scanned> {
     writer.cut()?;
     if length == 0 {
         writer.append(HEAD)?;
-        keep_name(path).map_err(|error| failed("created", error))?;
     }
+    // Not of a new file only: who made it may have been killed before this.
+    keep_name(path).map_err(|error| failed("created", error))?;
     Ok((writer, side, known))
 }
 
-/// Forces the name of a new file onto the disk. Forcing out the file forces out what is in it, not that its folder has
+/// Forces the name of a file onto the disk. Forcing out the file forces out what is in it, not that its folder has
 /// it: after a loss of power all the answers would be there, under no name. Only Unix can, and only there is it needed.
 fn keep_name(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    if cfg!(unix) { File::open(folder(path)?)?.sync_all() } else { Ok(()) }
+}
+
+/// The folder that has the name of a file which is there: of a link, the one it leads to.
+fn folder(path: &Path) -> std::io::Result<PathBuf> {
+    let path = std::fs::canonicalize(path)?;
+    Ok(path.parent().map_or_else(|| path.clone(), Path::to_path_buf))
 }
 
 /// Does on a blocking thread what waits for the disk; here, if there is no runtime. `None` when the thread is gone.
@@ -274,5 +280,40 @@ async fn blocking<T: Send + 'static>(env: &Env, work: impl FnOnce() -> T + Send 
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => env.tasks().spawn_blocking_on(work, &runtime).await.ok(),
         Err(_) => Some(work()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_forced_out_whoever_made_the_file_and_a_failure_to_do_so_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run");
+        for life in ["made", "opened again"] {
+            let mut kept = Vec::new();
+            let keep = |path: &Path| {
+                assert!(std::fs::read(path).unwrap().starts_with(HEAD), "{life}: what is named is there");
+                kept.push(path.to_owned());
+                Ok(())
+            };
+            drop(scan(&file, keep).unwrap());
+            assert_eq!(kept, std::slice::from_ref(&file), "{life}");
+        }
+        let full = |_: &Path| Err(std::io::Error::other("full"));
+        assert_eq!(scan(&file, full).unwrap_err().message(), "the checkpoint cannot be created: other error");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_name_stands_in_the_folder_that_a_link_leads_to() {
+        let (links, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (link, file) = (links.path().join("run"), files.path().join("run"));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        drop(scan(&link, keep_name).unwrap());
+        let expected = std::fs::canonicalize(files.path()).unwrap();
+        assert_eq!((folder(&link).unwrap(), folder(&file).unwrap()), (expected.clone(), expected));
+        assert!(folder(&files.path().join("absent")).is_err() && keep_name(Path::new("/")).is_ok());
     }
 }

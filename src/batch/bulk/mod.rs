@@ -64,7 +64,7 @@ use checkpoint::Checkpoint;
 ///
 /// # Cancellation
 /// Dropping the run cancels what is under way. [`BulkRun::drain`] ends it well. So does a shutdown of the client, but
-/// that calls which wait for admission fail; and it waits for the run, which somebody must poll meanwhile, or drop.
+/// that calls which wait for admission fail, are not recorded, and are asked by the next run; and it waits for the run, which somebody must poll meanwhile, or drop.
 ///
 /// # Example
 /// ```

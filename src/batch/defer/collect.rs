@@ -162,8 +162,9 @@ impl Collector {
                         Ok(answer) => {
                             let completion = Arc::clone(answer.completion());
                             let usage = completion.usage.as_ref();
-                            let cost = |usage| self.env.prices().batch_cost(&model, usage);
-                            answer.trace_mut().cost = usage.and_then(cost);
+                            // By the name it was asked by, as an attempt is priced. The provider may know more names.
+                            let cost = usage.and_then(|usage| self.env.prices().batch_cost(&model, usage));
+                            answer.trace_mut().cost = cost.or(answer.trace().cost);
                             ended(Ended::Answered { usage, trace: answer.trace() });
                         }
                         Err(error) => ended(Ended::Failed(error)),

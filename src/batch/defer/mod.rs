@@ -25,7 +25,8 @@ const DAYS: Duration = Duration::from_secs(30 * 86_400);
 /// # What it does
 /// A call is deferred when its [`Deadline`] is at least `min_wait` away, or when it has none and says [`Deferrable::Yes`];
 /// never when it says [`Deferrable::No`]. Deferred calls of a model are collected for [`collect_for`](Self::collect_for),
-/// then sent as one batch. The answer tells [`Deferred`] beside it, and its cost at the price of batches.
+/// then sent as one batch. The answer tells [`Deferred`] beside it, and its cost at the price of batches: that of the model
+/// asked for, as everywhere; where that has no price, what the provider says it costs.
 ///
 /// A call falls back to the ordinary way, at the ordinary price, when its batch cannot be sent, fails or expires; when
 /// its own failure there may pass; and when its deadline is only [`margin`](Self::margin) away. What a batch answers after

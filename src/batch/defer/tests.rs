@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::batch::SentBatch;
 use crate::testing::{Scripted, drop_at_every_await};
-use crate::types::{ChatCompletion, Usage};
+use crate::types::{ChatCompletion, Cost, PriceTable, Usage};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -17,6 +17,8 @@ struct Desk {
     refuses: bool,
     fails: bool,
     bad: Option<(&'static str, ErrorKind)>,
+    /// What it says an answer costs.
+    said: Option<Cost>,
     sent: Mutex<Vec<usize>>,
     cancelled: AtomicUsize,
     env: Option<Env>,
@@ -57,7 +59,9 @@ impl SentBatch for OnDesk {
             _ => {
                 let mut completion = ChatCompletion::text("gpt-5-mini", question(request));
                 completion.usage = Some(Usage::new(1_000, 1_000));
-                Ok(completion.into())
+                let mut answer = ChatResponse::from(completion);
+                answer.trace_mut().cost = self.0.said;
+                Ok(answer)
             }
         };
         Ok(self.1.iter().map(answer).collect())
@@ -125,6 +129,24 @@ async fn each_gets_its_own_answer_at_half_the_price() {
     }
     assert_eq!((house.sent(), house.inner.calls()), (vec![2], 0));
     assert_eq!(house.env.now() - start, 3 * HOUR + Duration::from_secs(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_price_is_that_of_the_model_asked_for_or_what_the_provider_says() {
+    let said = Some(Cost::from_picos(17));
+    // The desk answers as gpt-5-mini, whatever was asked.
+    let half = |model| PriceTable::published().batch_cost(model, &Usage::new(1_000, 1_000));
+    for (asked, said, cost) in [
+        ("gpt-5", None, half("gpt-5")),
+        ("gpt-5", said, half("gpt-5")),
+        ("house-model", said, said),
+        ("house-model", None, None),
+    ] {
+        let house = House::new(Desk { said, ..Desk::default() });
+        let mut request = house.ask("a", 13);
+        request.model = asked.to_owned();
+        assert_eq!(house.llm.chat(request).await.unwrap().trace().cost, cost, "{asked} {said:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fred::bytes::Bytes;
 use futures_util::FutureExt;
@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::held::Held;
+use super::refused::is_refusal;
 use super::{Desk, JobFailure, JobId, JobRetry, millis, payload, scripts, text, verdict};
 use crate::batch::ORIGIN;
 use crate::error::{Error, ErrorKind, Result};
@@ -40,6 +41,8 @@ pub(super) enum End {
     Released,
     /// Another worker has it, or had.
     Lost,
+    /// Redis did not take it for a whole hold: whoever finds it after one more makes another attempt.
+    Refused,
 }
 
 /// Where an attempt is made.
@@ -92,8 +95,8 @@ impl Bench<'_> {
         }
     }
 
-    /// What has to be said to Redis is said until it is heard; a worker that drains gives up after one hold, when others
-    /// may have taken over anyway.
+    /// What has to be said to Redis is said until it is heard, or for a hold if Redis refuses it: nothing else can be done
+    /// then. A worker that drains gives up after one hold as well, when others may have taken over anyway.
     async fn say(
         &self,
         script: &'static str,
@@ -101,8 +104,22 @@ impl Bench<'_> {
         values: Vec<fred::types::Value>,
     ) -> Result<(Vec<Bytes>, bool)> {
         let until = self.desk.env.after(self.hold);
-        let on = || !self.draining.is_cancelled() || self.desk.env.now() < until;
+        let mut refused: Option<Instant> = None;
+        let on = move |error: &Error| match is_refusal(error) {
+            // A connection that is lost in between, as on a server that takes no writes, begins no new hold.
+            true => self.desk.env.now() < *refused.get_or_insert_with(|| self.desk.env.after(self.hold)),
+            false => !self.draining.is_cancelled() || self.desk.env.now() < until,
+        };
         self.desk.insist(script, keys, values, on).await
+    }
+
+    /// How an attempt ends that Redis did not hear of.
+    fn unheard(&self, error: Error) -> End {
+        if !is_refusal(&error) {
+            return End::Lost;
+        }
+        self.desk.refused(error);
+        End::Refused
     }
 
     async fn begin<T: DeserializeOwned>(&self, held: &Held) -> Result<Job<T>, End> {
@@ -116,11 +133,14 @@ impl Bench<'_> {
             (settings.max_dead as i64).into(),
             millis(settings.result_ttl),
             record.into(),
+            // An attempt whose end was refused counts, though the same worker begins the next one.
+            i64::try_from(self.desk.refusals.count()).unwrap_or(i64::MAX).into(),
         ];
         // Whoever holds it for so long without a word has lost it.
         let until = self.desk.env.after(self.hold);
-        let on = || self.desk.env.now() < until;
-        let (answer, _) = self.desk.insist(scripts::BEGIN, keys, values, on).await.map_err(|_| End::Lost)?;
+        let on = |_: &Error| self.desk.env.now() < until;
+        let answer = self.desk.insist(scripts::BEGIN, keys, values, on).await;
+        let (answer, _) = answer.map_err(|error| self.unheard(error))?;
         let number = |place: usize| answer.get(place).and_then(|number| text(number).parse().ok());
         match (verdict(&answer), answer.get(1), number(2), number(3)) {
             (b"go", Some(written), Some(attempt), Some(max_attempts)) => match payload::read(written) {
@@ -139,7 +159,8 @@ impl Bench<'_> {
         match self.say(scripts::DONE, keys, values).await {
             // The first time it was heard, but its answer was lost.
             Ok((answer, again)) if verdict(&answer) == b"done" || again => End::Done,
-            _ => End::Lost,
+            Ok(_) => End::Lost,
+            Err(error) => self.unheard(error),
         }
     }
 
@@ -161,7 +182,8 @@ impl Bench<'_> {
         match self.say(scripts::FAIL, keys, values).await {
             Ok((answer, _)) if verdict(&answer) == b"again" => End::Again,
             Ok((answer, _)) if verdict(&answer) == b"dead" => End::Dead,
-            _ => End::Lost,
+            Ok(_) => End::Lost,
+            Err(error) => self.unheard(error),
         }
     }
 
@@ -170,7 +192,8 @@ impl Bench<'_> {
         let values = vec![held.entry.as_str().into(), self.consumer.into(), held.id.as_str().into(), attempts.into()];
         match self.say(scripts::RELEASE, keys, values).await {
             Ok((answer, _)) if verdict(&answer) == b"released" => End::Released,
-            _ => End::Lost,
+            Ok(_) => End::Lost,
+            Err(error) => self.unheard(error),
         }
     }
 }

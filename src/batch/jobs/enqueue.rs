@@ -3,17 +3,20 @@
 use std::fmt;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use fred::bytes::Bytes;
+use fred::types::Value;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{JobQueue, millis, payload, scripts, text, unexpected, verdict};
+use super::{Desk, JobQueue, millis, payload, scripts, text, unexpected};
 use crate::batch::ORIGIN;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 
-/// So many go out together, each a script of its own.
+/// So many go out together, in one script, unless their payloads take more than so many bytes: Redis does nothing else
+/// meanwhile, which is for about a millisecond.
 const ABREAST: usize = 256;
+const BYTES: usize = 1 << 20;
 
 /// A job's name: 32 hexadecimal digits, chosen at random. As text it can be kept elsewhere, and read back.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -117,9 +120,81 @@ where
     /// # Cancellation
     /// Dropped, the job may be in the queue.
     pub async fn enqueue(&self, job: impl Into<NewJob<T>>) -> Result<Enqueued> {
-        let NewJob { payload, delay, idempotency_key, max_attempts } = job.into();
-        let (desk, settings) = (&*self.desk, &self.desk.settings);
-        let attempts = max_attempts.unwrap_or(settings.max_attempts);
+        let one = self.desk.prepare(job.into())?;
+        let mut told = self.desk.enqueue(0, vec![one]).await?;
+        told.pop().unwrap_or_else(|| Err(unexpected()))
+    }
+
+    /// Enqueues many; each has its own result, in their order. They stand in the queue in that order too, those with a
+    /// delay among those with the same one, and are taken from it in that order; what others put there meanwhile may stand
+    /// between them, and workers with more than one place work on them side by side. Up to 256 go in one step of Redis, or
+    /// 1 MiB of payloads.
+    ///
+    /// # Errors
+    /// Of each as of [`enqueue`](Self::enqueue). Once Redis or the way to it has failed, the jobs of the step have that
+    /// error, and those after them are not sent and say so: they would come before those that are enqueued again. After a
+    /// timeout the jobs of the step may be in the queue.
+    ///
+    /// # Cancellation
+    /// Dropped, a part of them is in the queue, the first ones.
+    pub async fn enqueue_all<J: Into<NewJob<T>>>(&self, jobs: impl IntoIterator<Item = J>) -> Vec<Result<Enqueued>> {
+        let mut jobs = jobs.into_iter().map(|job| self.desk.prepare(job.into())).peekable();
+        let (mut results, mut failed): (Vec<Result<Enqueued>>, Option<Error>) = (Vec::new(), None);
+        while jobs.peek().is_some() {
+            let before = results.len();
+            let (mut step, mut refused, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while step.len() + refused.len() < ABREAST
+                && let Some(job) = jobs.next_if(|job| step.is_empty() || bytes + size(job) <= BYTES)
+            {
+                bytes += size(&job);
+                match job {
+                    Ok(job) => step.push(job),
+                    Err(error) => refused.push((step.len() + refused.len(), error)),
+                }
+            }
+            let sent = step.len();
+            let told = match &failed {
+                None if sent == 0 => Ok(Vec::new()),
+                None => self.desk.enqueue(before, step).await,
+                Some(error) => Err(not_sent(error)),
+            };
+            match told {
+                Ok(told) => results.extend(told),
+                Err(error) => {
+                    results.extend((0..sent).map(|_| Err(error.clone())));
+                    failed.get_or_insert(error);
+                }
+            }
+            for (place, error) in refused {
+                results.insert(before + place, Err(error));
+            }
+        }
+        results
+    }
+}
+
+/// A job whose settings are known to be in their range, as it is sent.
+struct Prepared {
+    id: JobId,
+    payload: String,
+    attempts: u32,
+    delay: Duration,
+    idempotency_key: Option<String>,
+}
+
+fn size(job: &Result<Prepared>) -> usize {
+    job.as_ref().map_or(0, |job| job.payload.len())
+}
+
+fn not_sent(error: &Error) -> Error {
+    let text = "not sent: the jobs before it could not be enqueued";
+    Error::new(error.kind(), ORIGIN, text).with_retryability(error.retryability()).with_source(error.clone())
+}
+
+impl Desk {
+    fn prepare<T: Serialize>(&self, job: NewJob<T>) -> Result<Prepared> {
+        let NewJob { payload, delay, idempotency_key, max_attempts } = job;
+        let attempts = max_attempts.unwrap_or(self.settings.max_attempts);
         if !(1..=1_000).contains(&attempts) {
             return Err(Error::invalid(ORIGIN, "max_attempts", attempts, "use 1 to 1000"));
         }
@@ -127,45 +202,37 @@ where
             return Err(Error::invalid(ORIGIN, "delay", format_args!("{delay:?}"), "use at most 1 year"));
         }
         let payload = payload::write(&payload)?;
-        let id = JobId::new(&desk.env);
-        let names = &desk.names;
-        // A script without a key names one it does not touch.
-        let (once, life) = match &idempotency_key {
-            Some(key) => (names.idempotency(key), settings.idempotency_ttl),
-            None => (names.job(&id), Duration::ZERO),
-        };
-        let keys = vec![names.stream(), names.delayed(), names.job(&id), once];
-        let most = i64::try_from(settings.max_waiting).unwrap_or(i64::MAX);
-        let values = vec![
-            id.as_str().into(),
-            payload.into(),
-            i64::from(attempts).into(),
-            millis(delay),
-            millis(life),
-            most.into(),
-        ];
-        let answer = desk.ask(scripts::ENQUEUE, keys, values).await?;
-        match verdict(&answer) {
-            b"new" => Ok(Enqueued { id, repeated: false }),
-            b"known" => {
-                let known = answer.get(1).ok_or_else(unexpected)?;
-                Ok(Enqueued { id: JobId::parse(&text(known))?, repeated: true })
-            }
-            b"full" => Err(Error::new(ErrorKind::Overloaded, ORIGIN, "max_waiting jobs are in the queue")),
-            _ => Err(unexpected()),
-        }
+        Ok(Prepared { id: JobId::new(&self.env), payload, attempts, delay, idempotency_key })
     }
 
-    /// Enqueues many, 256 at a time on their way together; each has its own result, in their order. They are not one step:
-    /// each is enqueued or not.
-    pub async fn enqueue_all<J: Into<NewJob<T>>>(&self, jobs: impl IntoIterator<Item = J>) -> Vec<Result<Enqueued>> {
-        let (mut jobs, mut results) = (jobs.into_iter(), Vec::new());
-        loop {
-            let some: Vec<_> = jobs.by_ref().take(ABREAST).map(|job| self.enqueue(job)).collect();
-            if some.is_empty() {
-                return results;
-            }
-            results.extend(join_all(some).await);
+    /// One step: of these, of which so many were given before.
+    async fn enqueue(&self, before: usize, jobs: Vec<Prepared>) -> Result<Vec<Result<Enqueued>>> {
+        let (names, settings) = (&self.names, &self.settings);
+        let number = |number: u64| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
+        let mut keys = vec![names.stream(), names.delayed()];
+        let mut values = vec![number(settings.max_waiting), number(before as u64)];
+        let mut ids = Vec::new();
+        for Prepared { id, payload, attempts, delay, idempotency_key } in jobs {
+            // A job without a key names one that is not touched.
+            let (once, life) = match &idempotency_key {
+                Some(key) => (names.idempotency(key), settings.idempotency_ttl),
+                None => (names.job(&id), Duration::ZERO),
+            };
+            keys.extend([names.job(&id), once]);
+            let (attempts, delay, life) = (i64::from(attempts).into(), millis(delay), millis(life));
+            values.extend([id.as_str().into(), payload.into(), attempts, delay, life]);
+            ids.push(id);
         }
+        let answer = self.ask(scripts::ENQUEUE, keys, values).await?;
+        if answer.len() != 2 * ids.len() {
+            return Err(unexpected());
+        }
+        let told = |words: &[Bytes], id| match &*words[0] {
+            b"new" => Ok(Enqueued { id, repeated: false }),
+            b"known" => Ok(Enqueued { id: JobId::parse(&text(&words[1]))?, repeated: true }),
+            b"full" => Err(Error::new(ErrorKind::Overloaded, ORIGIN, "max_waiting jobs are in the queue")),
+            _ => Err(unexpected()),
+        };
+        Ok(answer.chunks_exact(2).zip(ids).map(|(words, id)| told(words, id)).collect())
     }
 }

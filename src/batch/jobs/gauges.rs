@@ -1,4 +1,4 @@
-//! How much there is to do, for a metrics exporter: what autoscalers look at.
+//! How much there is to do, for a metrics exporter: what autoscalers look at. And what is refused, for alerts.
 
 use std::time::Duration;
 
@@ -14,4 +14,9 @@ pub(super) fn tell(queue: &str, stats: &JobStats) {
     gauge("sluicegate.jobs.pending", stats.pending as f64);
     gauge("sluicegate.jobs.dead", stats.dead as f64);
     gauge("sluicegate.jobs.lag", stats.lag.unwrap_or_default().as_secs_f64());
+}
+
+/// One more step that Redis refused a worker.
+pub(super) fn refused(queue: &str) {
+    metrics::counter!("sluicegate.jobs.refused", "queue" => queue.to_owned()).increment(1);
 }

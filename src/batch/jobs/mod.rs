@@ -12,6 +12,7 @@ mod held;
 mod names;
 mod payload;
 mod pull;
+mod refused;
 mod result;
 mod retry;
 mod scripts;
@@ -25,6 +26,8 @@ mod gauges {
     pub(super) const EVERY: Option<std::time::Duration> = None;
 
     pub(super) fn tell(_queue: &str, _stats: &super::JobStats) {}
+
+    pub(super) fn refused(_queue: &str) {}
 }
 
 use std::fmt;
@@ -45,6 +48,7 @@ pub use chat::ChatJob;
 pub use dead::DeadLetter;
 pub use enqueue::{Enqueued, JobId, NewJob};
 pub use payload::JobFailure;
+pub use refused::JobRefusals;
 pub use result::JobState;
 pub use retry::JobRetry;
 pub use stats::JobStats;
@@ -55,6 +59,7 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::redis::{Connection, RedisServer};
 use names::Names;
+use refused::Refusals;
 
 /// A queue of jobs of type `T` with results of type `O`, kept in Redis: any process enqueues, workers on any number of
 /// machines work on them.
@@ -74,7 +79,8 @@ use names::Names;
 /// # When Redis fails
 /// Enqueueing and asking fail with a typed error within [`timeout`](JobQueueBuilder::timeout) and a tenth of it: nothing
 /// is kept here for later. After [`ErrorKind::Timeout`] a job may be enqueued all the same: enqueue it again under an
-/// idempotency key. Workers wait, connect again by themselves, and keep the results they have in hand until then.
+/// idempotency key. Workers wait, connect again by themselves, and keep the results they have in hand until then. What
+/// Redis refuses them, as without a right or without room, is told by [`refusals`](Self::refusals).
 ///
 /// # What bounds memory in Redis
 /// Jobs that wait, by [`max_waiting`](JobQueueBuilder::max_waiting); dead letters, by
@@ -119,6 +125,7 @@ struct Desk {
     /// Workers drain.
     closing: CancellationToken,
     workers: TaskTracker,
+    refusals: Refusals,
 }
 
 impl JobQueue<(), ()> {
@@ -140,6 +147,7 @@ where
             names: Names::new(&settings.prefix, &settings.name),
             closing: env.closing().child_token(),
             workers: TaskTracker::new(),
+            refusals: Refusals::default(),
             settings,
             env,
         };
@@ -189,21 +197,21 @@ impl Desk {
         self.connection.script(script, names, values, self.settings.timeout).await
     }
 
-    /// A script until it is answered, for as long as `on` says; whether it was asked more than once. Only for those that
-    /// may be done twice.
+    /// A script until it is answered, for as long as `on` says of what it failed with; whether it was asked more than once.
+    /// Only for those that may be done twice.
     async fn insist(
         &self,
         script: &'static str,
         names: Vec<String>,
         values: Vec<Value>,
-        on: impl Fn() -> bool,
+        mut on: impl FnMut(&Error) -> bool,
     ) -> Result<(Vec<Bytes>, bool)> {
         const LONGEST: Duration = Duration::from_secs(1);
         let (mut wait, mut again) = (Duration::from_millis(50), false);
         loop {
             match self.ask(script, names.clone(), values.clone()).await {
                 Ok(answer) => return Ok((answer, again)),
-                Err(error) if error.kind() == ErrorKind::Shutdown || !on() => return Err(error),
+                Err(error) if error.kind() == ErrorKind::Shutdown || !on(&error) => return Err(error),
                 Err(_) => {}
             }
             again = true;

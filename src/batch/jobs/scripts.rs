@@ -18,10 +18,11 @@ macro_rules! lua {
 }
 
 /// Whether this consumer holds the entry. A holder that was given up for dead must not decide about what another one has.
-/// Where all data went, the group did too, and nobody holds anything.
+/// Where all data went, the group did too, and nobody holds anything; any other failure is the script's.
 macro_rules! held {
     () => {
         "local held = redis.pcall('XPENDING', KEYS[1], 'workers', ARGV[1], ARGV[1], 1, ARGV[2])
+if held.err and not string.find(held.err, 'NOGROUP', 1, true) then return held end
 if held.err or #held == 0 then return {'lost'} end
 "
     };
@@ -46,19 +47,33 @@ macro_rules! bury {
     };
 }
 
-/// Keys: stream, delayed, job, name of the idempotency key. Values: id, payload, attempts, delay, life of the idempotency
-/// key or 0, how many may wait.
+/// Into the queue, in the order given. What is due in the same millisecond would be sorted by its id, so each job waits a
+/// fraction of one longer than the one before: 1/2048, which a double still tells apart.
+///
+/// Keys: stream, delayed, and of each job its own and the name of its idempotency key. Values: how many may wait, how many
+/// were given before these, and of each job its id, payload, attempts, delay, and the life of its idempotency key or 0.
+/// Returns two words of each.
 pub(super) const ENQUEUE: &str = lua!(
-    "if ARGV[5] ~= '0' then
-local known = redis.call('GET', KEYS[4])
-if known then return {'known', known} end
+    "local waiting = redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2])
+local told = {}
+for n = 0, (#ARGV - 2) / 5 - 1 do
+local id, payload, attempts, delay, life = unpack(ARGV, 5 * n + 3, 5 * n + 7)
+local job, once = KEYS[2 * n + 3], KEYS[2 * n + 4]
+local known = life ~= '0' and redis.call('GET', once)
+local word, name = 'new', id
+if known then word, name = 'known', known
+elseif waiting >= tonumber(ARGV[1]) then word = 'full'
+else
+waiting = waiting + 1
+if life ~= '0' then redis.call('SET', once, id, 'PX', life) end
+redis.call('HSET', job, 'p', payload, 'n', '0', 'm', attempts, 't', string.format('%d', now))
+if delay == '0' then redis.call('XADD', KEYS[1], '*', 'j', id)
+else redis.call('ZADD', KEYS[2], string.format('%.17g', now + tonumber(delay) + (tonumber(ARGV[2]) + n) / 2048), id) end
 end
-if redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[6]) then return {'full'} end
-if ARGV[5] ~= '0' then redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[5]) end
-redis.call('HSET', KEYS[3], 'p', ARGV[2], 'n', '0', 'm', ARGV[3], 't', string.format('%d', now))
-if ARGV[4] == '0' then redis.call('XADD', KEYS[1], '*', 'j', ARGV[1])
-else redis.call('ZADD', KEYS[2], string.format('%d', now + tonumber(ARGV[4])), ARGV[1]) end
-return {'new', ARGV[1]}"
+told[#told + 1] = word
+told[#told + 1] = name
+end
+return told"
 );
 
 /// Moves what is due into the stream, and takes over what nobody has held for so long; what is no job, and was put there
@@ -73,7 +88,7 @@ redis.call('XADD', KEYS[1], '*', 'j', id)
 end
 local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 local due = -1
-if first[2] then due = math.max(0, tonumber(first[2]) - now) end
+if first[2] then due = math.max(0, math.ceil(tonumber(first[2]) - now)) end
 local found = {ARGV[4], string.format('%d', due)}
 if ARGV[3] == '0' then return found end
 local taken = redis.call('XAUTOCLAIM', KEYS[1], 'workers', ARGV[1], ARGV[2], ARGV[4], 'COUNT', ARGV[3])
@@ -100,14 +115,14 @@ return found"
 
 /// Begins an attempt, once, however often it is asked. A job that has begun all its attempts and was never heard of again
 /// kills its workers. Keys: stream, job, dead, result. Values: entry, consumer, id, dead letters at most, life of the
-/// result, the record of one that was abandoned.
+/// result, the record of one that was abandoned, and what differs from one attempt of a consumer to its next.
 pub(super) const BEGIN: &str = concat!(
     held!(),
     "local job = redis.call('HMGET', KEYS[2], 'p', 'n', 'm', 't', 'a')
 if not job[1] then ",
     drop_entry!(),
     "return {'gone'} end
-local attempt = ARGV[1] .. ARGV[2]
+local attempt = ARGV[1] .. ARGV[2] .. ARGV[7]
 if job[5] ~= attempt then
 if tonumber(job[2] or '0') >= tonumber(job[3] or '1') then
 local reason, text, most, record, life = 'abandoned', 'no attempt came to an end', ARGV[4], ARGV[6], ARGV[5]

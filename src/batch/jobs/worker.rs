@@ -28,6 +28,11 @@ use crate::error::{Error, Result, Retryability};
 /// over by any other worker, within half a hold more if that one has a place free. So a job that blocks its thread for
 /// longer than a hold is worked on twice; the first result stands.
 ///
+/// # What Redis refuses
+/// Without a right, without room, or on a server that takes no writes, an attempt can have an end and its verdict none. It
+/// is said again for one hold; then the place goes to another job, [`JobQueue::refusals`] and the report tell it, and the
+/// job is found again after one more hold: it is worked on once more, and that attempt counts.
+///
 /// # Cancellation
 /// Dropping the run cancels the jobs in hand; others take them over after a hold. [`drain`](Self::drain) ends it well.
 #[must_use = "it does nothing before run()"]
@@ -53,6 +58,8 @@ pub struct WorkerReport {
     pub released: u64,
     /// Jobs that another worker had taken over.
     pub lost: u64,
+    /// Steps that Redis refused, see [`JobQueue::refusals`]: their jobs are in the queue still.
+    pub refused: u64,
 }
 
 impl<T, O> Worker<T, O>
@@ -173,6 +180,7 @@ impl WorkerReport {
             End::Dead => self.dead += 1,
             End::Released => self.released += 1,
             End::Lost => self.lost += 1,
+            End::Refused => self.refused += 1,
         }
     }
 }

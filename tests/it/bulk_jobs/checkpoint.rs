@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate::ErrorKind;
 use sluicegate::batch::{Bulk, CheckpointSync, jsonl};
 use sluicegate::providers::client_fn;
-use sluicegate::testing::{Reply, Scripted};
+use sluicegate::schedule::Admission;
+use sluicegate::testing::{Gate, Reply, Scripted};
 use sluicegate::types::{ChatRequest, ChatResponse, Source};
+use sluicegate::{ErrorKind, OptimizedClient};
 
 use super::{all, question, questions};
 
@@ -67,6 +68,41 @@ async fn what_was_recorded_is_never_asked_again_and_what_was_changed_is() {
         assert_eq!(upstream.calls(), first.iter().filter(|item| !item.recorded).count());
         assert_eq!((first[7].recorded, first[7].result.as_ref().unwrap().text()), (true, "first"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_shutdown_refused_is_not_recorded_and_is_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run");
+    let gate = Gate::closed();
+    let upstream = Arc::new(Scripted::new().gate(&gate).always("answered"));
+    let admission = Admission::new().concurrency(1);
+    let llm = OptimizedClient::builder(Arc::clone(&upstream)).schedule(admission).build().unwrap();
+    let run = llm.bulk().concurrency(4).checkpoint(&file).run(questions(10)).await.unwrap();
+    let ending = async {
+        // One is admitted, three wait for their turn.
+        while upstream.calls() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let closing = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            gate.open();
+        };
+        tokio::join!(llm.shutdown(), closing);
+    };
+    let (items, ()) = tokio::join!(all(run), ending);
+    let refused: Vec<_> =
+        items.iter().filter_map(|item| item.result.as_ref().err()).map(|error| error.kind()).collect();
+    assert_eq!((items.len(), refused), (4, vec![ErrorKind::Shutdown; 3]));
+    let again = Arc::new(Scripted::new().always("again"));
+    let items = all(settings(&again, &file).ordered(true).run(questions(10)).await.unwrap()).await;
+    let recorded: Vec<_> = items.iter().filter(|item| item.recorded).collect();
+    assert_eq!((recorded.len(), again.calls()), (1, 9));
+    assert!(
+        items
+            .iter()
+            .all(|item| item.result.as_ref().unwrap().text() == if item.recorded { "answered" } else { "again" })
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::{HOLD, done, ended, failed, queue, settings, worker};
 use crate::redis::server::Server;
-use crate::redis::wait::{HANG, until};
+use crate::redis::wait::until;
 
 #[tokio::test]
 async fn without_redis_nothing_is_enqueued_silently() {
@@ -21,6 +21,8 @@ async fn without_redis_nothing_is_enqueued_silently() {
     assert!(matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout), "{error}");
     let results = queue.enqueue_all((0..300).map(|n| n.to_string())).await;
     assert!(results.len() == 300 && results.iter().all(Result::is_err));
+    let sent = results.iter().filter(|result| !result.as_ref().unwrap_err().message().starts_with("not sent")).count();
+    assert_eq!(sent, 256, "what comes after a failure would overtake it");
 }
 
 #[tokio::test]
@@ -30,7 +32,7 @@ async fn a_restart_of_redis_loses_no_job_and_no_result() {
     let in_hand = queue.enqueue("in hand".to_owned()).await.unwrap().id;
     let (began, gate) = (Arc::new(AtomicU32::new(0)), Arc::new(Semaphore::new(0)));
     let (counted, opened) = (Arc::clone(&began), Arc::clone(&gate));
-    let _running = tokio::spawn(worker(&queue).concurrency(1).hold(HANG).run(move |job: Job<String>| {
+    let _running = tokio::spawn(worker(&queue).concurrency(1).hold(HOLD).run(move |job: Job<String>| {
         counted.fetch_add(1, SeqCst);
         let gate = Arc::clone(&opened);
         async move {
@@ -43,8 +45,9 @@ async fn a_restart_of_redis_loses_no_job_and_no_result() {
     server.kill();
     until("it is noticed", || async { !queue.is_connected() }).await;
     assert!(queue.enqueue("refused".to_owned()).await.is_err());
-    // Its result is in hand now, and nobody to tell.
+    // Its result is in hand now, and nobody to tell for longer than a hold.
     gate.add_permits(10);
+    tokio::time::sleep(HOLD * 4).await;
     server.run().await;
     until("it is back", || async { queue.is_connected() }).await;
     let later = queue.enqueue("later".to_owned()).await.unwrap().id;

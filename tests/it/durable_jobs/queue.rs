@@ -50,6 +50,47 @@ async fn many_are_enqueued_and_all_are_done() {
 }
 
 #[tokio::test]
+async fn what_is_given_together_stands_in_the_queue_in_its_order() {
+    let server = Server::start(&[]).await;
+    let queue: JobQueue<String, String> = queue(server.url());
+    let ids = |results: Vec<sluicegate::Result<sluicegate::batch::Enqueued>>| {
+        results.into_iter().map(|result| result.unwrap().id.to_string()).collect::<Vec<_>>()
+    };
+    // Several steps, one of them of a single job that is large.
+    let text = |n: usize| if n == 700 { "x".repeat(2 << 20) } else { format!("job {n}") };
+    let given = ids(queue.enqueue_all((0..1_000).map(text)).await);
+    let stream = server.command(&["XRANGE", "sluicegate:!jobs:{tests}:stream", "-", "+"]).await;
+    // Of each its entry, the name of its field, and its id.
+    let found: Vec<_> = stream.lines().collect::<Vec<_>>().chunks(3).map(|row| row[2].to_owned()).collect();
+    assert_eq!((found.len(), found == given), (1_000, true));
+    let hour = Duration::from_secs(3600);
+    let given = ids(queue.enqueue_all((0..1_000).map(|n| NewJob::new(n.to_string()).delay(hour))).await);
+    let found = server.command(&["ZRANGE", "sluicegate:!jobs:{tests}:delayed", "0", "-1"]).await;
+    assert!(found.lines().eq(&given), "they are moved into the stream as they stand");
+}
+
+#[tokio::test]
+async fn each_of_many_has_its_own_result_in_its_place() {
+    let server = Server::start(&[]).await;
+    let queue: JobQueue<String, String> = settings(server.url()).max_waiting(3).build().unwrap();
+    let job = |text: &str| NewJob::new(text.to_owned());
+    let once = |text| job(text).idempotency_key("once");
+    let jobs = [job("a").max_attempts(0), once("b"), once("c"), job("d"), job("e").max_attempts(0), job("f"), job("g")];
+    let results = queue.enqueue_all(jobs).await;
+    let told: Vec<_> = results
+        .iter()
+        .map(|result| match result {
+            Ok(enqueued) => Ok(enqueued.repeated),
+            Err(error) => Err(error.kind()),
+        })
+        .collect();
+    let (bad, full) = (Err(ErrorKind::InvalidRequest), Err(ErrorKind::Overloaded));
+    assert_eq!(told, [bad, Ok(false), Ok(true), Ok(false), bad, Ok(false), full]);
+    assert_eq!(results[1].as_ref().unwrap().id, results[2].as_ref().unwrap().id);
+    assert_eq!(queue.stats().await.unwrap().ready, 3);
+}
+
+#[tokio::test]
 async fn a_queue_lies_in_one_slot_of_a_cluster() {
     let [one, _two] = cluster().await;
     let url = format!("redis-cluster://127.0.0.1:{}", one.port);

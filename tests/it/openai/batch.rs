@@ -5,6 +5,7 @@
 mod deferred;
 mod faults;
 mod paying_once;
+mod told;
 mod whole;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -10,6 +10,7 @@ use super::Batches;
 use super::api::{Api, may_pass};
 use super::kind::{BatchRequest, price};
 use super::results::{BatchItem, Results};
+use super::told::tell;
 use super::wire::{BatchObject, BatchStatus};
 use crate::error::Result;
 
@@ -86,6 +87,9 @@ pub struct Batch<R: BatchRequest> {
     api: Api,
     poll_every: Duration,
     keep_input: bool,
+    since: Instant,
+    /// Whether observers were told of its results, or are told by others.
+    told: bool,
     parts: Vec<Part>,
     progress: watch::Sender<BatchProgress>,
     kind: PhantomData<fn() -> R>,
@@ -95,7 +99,13 @@ impl<R: BatchRequest> Batch<R> {
     pub(super) fn new(batches: &Batches, parts: Vec<Part>) -> Self {
         let progress = watch::Sender::new(BatchProgress::of(&parts));
         let Batches { api, poll_every, keep_input, .. } = batches.clone();
-        Self { api, poll_every, keep_input, parts, progress, kind: PhantomData }
+        let since = api.env.now();
+        Self { api, poll_every, keep_input, since, told: false, parts, progress, kind: PhantomData }
+    }
+
+    /// Observers are told by who sent it.
+    pub(super) fn untold(self) -> Self {
+        Self { told: true, ..self }
     }
 
     /// The provider's ids of it, for [`Batches::resume`].
@@ -163,17 +173,23 @@ impl<R: BatchRequest> Batch<R> {
     /// | the provider's | [`InvalidRequest`](crate::ErrorKind::InvalidRequest), [`RateLimited`](crate::ErrorKind::RateLimited) | was not asked: the file was refused, for a fault in a line of it or a full queue |
     ///
     /// All of these may be asked again: of a refused file, a single line may be at fault. Then the uploaded requests are deleted, unless
-    /// [`keep_input`](Batches::keep_input) is set; the results can be read again.
+    /// [`keep_input`](Batches::keep_input) is set; the results can be read again. The first time, observers are told of
+    /// each of them.
     ///
     /// # Errors
     /// As [`wait`](Self::wait), and of reading the files, after five attempts each. Nothing is deleted then.
     pub async fn results(&mut self) -> Result<Vec<BatchItem<R::Answer>>> {
         self.wait().await?;
-        let mut items = Vec::new();
+        let mut read = Vec::new();
         for part in &self.parts {
             let price = price(self.api.env.prices(), part.model.as_deref());
-            items.extend(Results::read::<R>(&self.api, part, price).await?);
+            read.push(Results::read::<R>(&self.api, part, price).await?);
         }
+        if !std::mem::replace(&mut self.told, true) {
+            let waited = self.api.env.now().saturating_duration_since(self.since);
+            self.parts.iter().zip(&read).for_each(|(part, items)| tell::<R>(&self.api.env, part, items, waited));
+        }
+        let mut items: Vec<_> = read.into_iter().flatten().collect();
         items.sort_by_key(|item| item.custom_id.parse::<u64>().unwrap_or(u64::MAX));
         if !self.keep_input {
             for part in &self.parts {

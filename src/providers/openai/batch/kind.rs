@@ -1,8 +1,9 @@
 //! What a batch may ask: chats, or embeddings.
 
 use super::super::wire;
+use crate::env::Operation;
 use crate::error::Result;
-use crate::types::{ChatRequest, ChatResponse, Cost, EmbedRequest, EmbedResponse, PriceTable, Usage};
+use crate::types::{ChatRequest, ChatResponse, Cost, EmbedRequest, EmbedResponse, PriceTable, Trace, Usage};
 
 /// A request that batches take: [`ChatRequest`] and [`EmbedRequest`]. Closed: the endpoint has no others that this crate
 /// knows.
@@ -25,6 +26,8 @@ pub(super) mod sealed {
     pub trait Kind: Send + Sync + 'static {
         /// The endpoint, as the provider names it: whatever the base URL.
         const ENDPOINT: &'static str;
+        /// What observers are told it is.
+        const OPERATION: Operation;
         /// What counts against the provider's limit of embedding inputs.
         fn inputs(&self) -> usize;
         fn model(&self) -> &str;
@@ -37,11 +40,19 @@ pub(super) mod sealed {
         ) -> Result<Self::Answer>
         where
             Self: super::BatchRequest;
+        /// Which model answered.
+        fn model_of(answer: &Self::Answer) -> &str
+        where
+            Self: super::BatchRequest;
+        fn billed(answer: &Self::Answer) -> (Option<&Usage>, &Trace)
+        where
+            Self: super::BatchRequest;
     }
 }
 
 impl sealed::Kind for ChatRequest {
     const ENDPOINT: &'static str = "/v1/chat/completions";
+    const OPERATION: Operation = Operation::Chat;
 
     fn inputs(&self) -> usize {
         0
@@ -61,10 +72,19 @@ impl sealed::Kind for ChatRequest {
         answer.trace_mut().cost = answer.usage.as_ref().and_then(|usage| price(&answer.model, usage));
         Ok(answer)
     }
+
+    fn model_of(answer: &ChatResponse) -> &str {
+        &answer.model
+    }
+
+    fn billed(answer: &ChatResponse) -> (Option<&Usage>, &Trace) {
+        (answer.usage.as_ref(), answer.trace())
+    }
 }
 
 impl sealed::Kind for EmbedRequest {
     const ENDPOINT: &'static str = "/v1/embeddings";
+    const OPERATION: Operation = Operation::Embed;
 
     fn inputs(&self) -> usize {
         self.input.len()
@@ -90,6 +110,14 @@ impl sealed::Kind for EmbedRequest {
         };
         answer.trace.cost = answer.usage.as_ref().and_then(|usage| price(&answer.model, usage));
         Ok(answer)
+    }
+
+    fn model_of(answer: &EmbedResponse) -> &str {
+        &answer.model
+    }
+
+    fn billed(answer: &EmbedResponse) -> (Option<&Usage>, &Trace) {
+        (answer.usage.as_ref(), &answer.trace)
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `api` | the exchanges, and which of them may be done twice |
 //! | `job` | a batch under way: its state, its end, its files |
 //! | `results` | which answer belongs to which request, and what became of those without |
+//! | `told` | what observers are told of them |
 //! | `provider` | what [`DeferLayer`](crate::batch::DeferLayer) sends to |
 
 mod api;
@@ -15,6 +16,7 @@ mod kind;
 mod provider;
 mod results;
 mod submit;
+mod told;
 mod wire;
 
 use std::time::Duration;
@@ -53,6 +55,13 @@ pub use wire::BatchStatus;
 /// # Cost
 /// Answers carry their cost at the price of batches in their trace ([`PriceTable::batch_cost`](crate::types::PriceTable::batch_cost)).
 /// A file of requests is held in memory while it is written and sent, and so are the results.
+///
+/// # Who is told
+/// The observers of its [`env`](Self::env), of each request's part, as [`Event::Batched`](crate::env::Event::Batched), when
+/// [`Batch::results`] has read them for the first time: an answer at its cost, or the failure. What took how long is told by
+/// the provider's clock. A [`Stats`](crate::observe::Stats) among the observers adds it all up. Results that nobody reads
+/// are told to nobody, and those of one batch that several processes read, by each of them. Of batches that a
+/// [`DeferLayer`](crate::batch::DeferLayer) sends, it tells its client's observers itself.
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> sluicegate::Result<()> {
@@ -134,7 +143,8 @@ impl Batches {
         self
     }
 
-    /// Where time, randomness and prices come from. Default: [`Env::new`], with the published prices.
+    /// Where time, randomness and prices come from, and whose observers are told of results. Default: [`Env::new`], with
+    /// the published prices and nobody to tell.
     #[must_use]
     pub fn env(mut self, env: Env) -> Self {
         self.api.env = env;

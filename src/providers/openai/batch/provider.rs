@@ -12,7 +12,7 @@ impl BatchProvider for Batches {
     async fn send(&self, requests: Vec<ChatRequest>) -> Result<Box<dyn SentBatch>> {
         // Who waits for these ends with the process, and so does their key.
         let batches = Self { key: None, ..self.clone() };
-        Ok(Box::new(batches.submit(requests).await?))
+        Ok(Box::new(batches.submit(requests).await?.untold()))
     }
 }
 

@@ -4,6 +4,7 @@
 //! and 200 MB a file, 50,000 embedding inputs, one model a file, a window of 24 hours.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,10 @@ pub(super) struct BatchObject {
     error_file_id: Option<String>,
     #[serde(default)]
     pub(super) created_at: u64,
+    completed_at: Option<u64>,
+    expired_at: Option<u64>,
+    cancelled_at: Option<u64>,
+    failed_at: Option<u64>,
     request_counts: Option<Counts>,
     errors: Option<Failures>,
     metadata: Option<BTreeMap<String, String>>,
@@ -78,6 +83,13 @@ impl BatchObject {
 
     pub(super) fn metadata(&self, name: &str) -> Option<&str> {
         self.metadata.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// From its creation to its end, by the provider's clock.
+    pub(super) fn took(&self) -> Option<Duration> {
+        let ended = self.completed_at.or(self.expired_at).or(self.cancelled_at).or(self.failed_at)?;
+        // Zero was not told.
+        ended.checked_sub(self.created_at).filter(|_| self.created_at > 0).map(Duration::from_secs)
     }
 
     /// The first fault that was found in its file.
@@ -166,7 +178,19 @@ mod tests {
         assert!(batch.status.is_final() && batch.failure().is_none() && batch.metadata("a").is_none());
         let batch = object(r#"{"id": "b", "status": "paused", "output_file_id": "f1", "error_file_id": "f2"}"#);
         assert_eq!(batch.status, BatchStatus::Other("paused".to_owned()));
-        assert!(!batch.status.is_final());
+        assert!(!batch.status.is_final() && batch.took().is_none());
+        for (times, took) in [
+            (r#""created_at": 100, "completed_at": 160, "expired_at": null"#, Some(60)),
+            (r#""created_at": 100, "completed_at": null, "cancelled_at": 130"#, Some(30)),
+            (r#""created_at": 100, "expired_at": 86500"#, Some(86_400)),
+            (r#""created_at": 100, "failed_at": 101"#, Some(1)),
+            (r#""created_at": 100, "completed_at": 99"#, None),
+            (r#""completed_at": 160"#, None),
+        ] {
+            let batch = object(&format!(r#"{{"id": "b", "status": "completed", {times}}}"#));
+            assert_eq!(batch.took(), took.map(Duration::from_secs), "{times}");
+        }
+        let batch = object(r#"{"id": "b", "status": "paused", "output_file_id": "f1", "error_file_id": "f2"}"#);
         assert_eq!(batch.files().collect::<Vec<_>>(), ["f1", "f2"]);
     }
 }
