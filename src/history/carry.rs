@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::chain::Links;
+use super::counted::Counted;
 use crate::types::{Message, Messages};
 
 /// What a policy hands on to the next request of a conversation: show me these messages in place of those you showed me,
@@ -25,6 +26,8 @@ pub struct Carry {
     pub summarized: bool,
     /// Of a chain; kept in memory only.
     pub(super) links: Option<Arc<Links>>,
+    /// What messages of these took; kept in memory only.
+    pub(super) counted: Option<Arc<Counted>>,
 }
 
 impl Carry {
@@ -52,9 +55,15 @@ impl Carry {
         Self { messages, ..self.clone() }
     }
 
+    /// With what its messages took.
+    pub(super) fn counted(mut self, counted: Option<Counted>) -> Self {
+        self.counted = counted.map(Arc::new);
+        self
+    }
+
     /// Whether there is nothing beside the messages.
     pub(super) fn is_plain(&self) -> bool {
-        self.note.is_null() && !self.summarized && self.links.is_none()
+        self.note.is_null() && !self.summarized && self.links.is_none() && self.counted.is_none()
     }
 }
 

@@ -1,10 +1,12 @@
 //! Which vocabulary a model has.
 
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use tiktoken_rs::CoreBPE;
 
 use super::name::{bare, begins};
+use super::words::Words;
 
 /// OpenAI's vocabularies of today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +47,20 @@ impl Encoding {
     }
 
     /// Builds the vocabulary, the first time.
-    pub(super) fn vocabulary(self) -> &'static CoreBPE {
+    fn vocabulary(self) -> &'static CoreBPE {
         match self {
             Self::Cl100k => tiktoken_rs::cl100k_base_singleton(),
             Self::O200k => tiktoken_rs::o200k_base_singleton(),
+        }
+    }
+
+    /// The words of the vocabulary; builds both, the first time.
+    pub(super) fn words(self) -> &'static Words {
+        static CL100K: LazyLock<Words> = LazyLock::new(|| Words::of(Encoding::Cl100k.vocabulary()));
+        static O200K: LazyLock<Words> = LazyLock::new(|| Words::of(Encoding::O200k.vocabulary()));
+        match self {
+            Self::Cl100k => &CL100K,
+            Self::O200k => &O200K,
         }
     }
 

@@ -12,6 +12,7 @@ mod name;
 mod pieces;
 mod prompt;
 mod tiktoken;
+mod words;
 mod work;
 
 use std::fmt;
@@ -64,7 +65,7 @@ pub trait TokenCounter: fmt::Debug + Send + Sync + 'static {
 /// ```
 pub fn warm_up(model: &str) {
     if counters::is_exact(model) {
-        encoding::Encoding::of(model).vocabulary();
+        encoding::Encoding::of(model).words();
     }
 }
 

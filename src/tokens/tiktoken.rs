@@ -84,7 +84,8 @@ impl Tiktoken {
         let each = pieces(text).map(|piece| {
             self.work.add(piece.text.len(), piece.cut);
             // It never gave up on so short a piece; if it does, no token is shorter than a byte.
-            let tokens = encoding.count(piece.text).unwrap_or(piece.text.len() as u64);
+            let count = |text: &str| encoding.count(text).unwrap_or(text.len() as u64);
+            let tokens = encoding.words().count(piece.text, count);
             tokens + if piece.cut { PER_CUT } else { 0 }
         });
         // Where most bytes are tokens, what is added for cuts would be more than there can be.

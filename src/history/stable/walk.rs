@@ -29,7 +29,7 @@ pub(super) fn walk(
     limit: u64,
     shortens: bool,
     depth: &Depth,
-    cost: impl Fn(&Message) -> u64,
+    mut cost: impl FnMut(usize) -> u64,
 ) -> Walked {
     let mut starts = turns(messages).into_iter().map(|turn| turn.start).peekable();
     let mut walk = Walk {
@@ -50,7 +50,7 @@ pub(super) fn walk(
         if message.role == Role::Assistant && position + 1 < messages.len() {
             walk.asked = walk.ask();
         }
-        walk.add(message, cost(message));
+        walk.add(message, cost(position));
         walk.trim();
     }
     walk.end(messages.len())
