@@ -13,7 +13,8 @@ use crate::types::{Message, Messages};
 ///
 /// A [`Conversation`](super::Conversation) keeps it, stores it, and hands it back by
 /// [`TokenBudget::carried`](super::TokenBudget::carried). The messages must be a prompt that anybody could be sent: where
-/// the request was changed on its way, or another policy goes on, they are shown without the note.
+/// the request was changed on its way, or another policy goes on, they are shown without the note. The policies of this
+/// crate leave what the messages took with it too, in memory only, so that none is counted twice by the same client.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Carry {

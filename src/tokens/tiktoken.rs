@@ -28,7 +28,7 @@ use crate::types::{ChatBody, Content, Message};
 ///   1,500 tokens for each 64 KiB of base64, at most 30,000. No inline data is ever counted as text.
 ///
 /// # Memory and time
-/// Counts are remembered by content (65,536 texts, about 8 MB), so a message counted again costs a hash and a look-up: 0.1
+/// Counts are remembered by content (65,536 texts, 1 MB), so a message counted again costs a hash and a look-up: 0.1
 /// us for 600 bytes. A text not seen before costs 30 to 55 ns a byte, by its script, and up to 160 where one run goes on
 /// for long (`cargo bench --bench tokens`, on one machine). The first count builds the vocabulary: 100 to 200 ms and 46 MB
 /// for `o200k_base`; [`warm_up`](Self::warm_up) moves that to where it does not hurt.

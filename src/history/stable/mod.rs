@@ -46,8 +46,9 @@ use crate::types::Messages;
 /// last message of a user or a tool, and on the last such of the call before: [`Breakpoints`].
 ///
 /// # Cost
-/// Linear in the messages, each a hash and a look-up in the counter's memory; a message not seen before is tokenized,
-/// even if it is long gone from the prompt: an old conversation must be counted from its beginning once. A prompt too
+/// Linear in the messages, each a hash and a look-up in the counter's memory, or of a
+/// [`Conversation`](super::Conversation) not even that where it was counted the last time; a message not seen before is
+/// tokenized, even if it is long gone from the prompt: an old conversation must be counted from its beginning once. A prompt too
 /// short for the provider's cache, and without breakpoints, is not counted at all.
 ///
 /// ```
