@@ -37,11 +37,12 @@ const MODELS: &[(&str, Encoding)] = &[
 impl Encoding {
     /// The vocabulary of a model of OpenAI's; of another name, the newest.
     pub(super) fn of(model: &str) -> Self {
-        let model = bare(model);
         // The common ones first: this is asked for each message.
-        if ["gpt-5", "gpt-4o", "gpt-4.1"].iter().any(|beginning| model.starts_with(beginning)) {
+        let common = ["gpt-5", "gpt-4o", "gpt-4.1"].iter().find_map(|beginning| model.strip_prefix(beginning));
+        if common.is_some_and(|rest| rest.bytes().all(|byte| byte != b'/')) {
             return Self::O200k;
         }
+        let model = bare(model);
         let found = MODELS.iter().filter(|(beginning, _)| begins(model, beginning));
         found.max_by_key(|(beginning, _)| beginning.len()).map_or(Self::O200k, |(_, encoding)| *encoding)
     }

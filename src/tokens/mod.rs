@@ -56,7 +56,7 @@ pub trait TokenCounter: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Builds the vocabulary that models of this name are counted with, for all counters of the process: 100 to 200 ms and 46
+/// Builds the vocabulary that models of this name are counted with, for all counters of the process: 100 to 200 ms and 50
 /// MB for the newer models, once. Blocks; call it at start-up or from `spawn_blocking`. Otherwise the first count does
 /// it. For a model that [`Counters`] estimates, does nothing.
 ///

@@ -31,13 +31,14 @@ pub(super) fn walk(
     depth: &Depth,
     mut cost: impl FnMut(usize) -> u64,
 ) -> Walked {
-    let mut starts = turns(messages).into_iter().map(|turn| turn.start).peekable();
+    let turns = turns(messages);
+    let mut starts = turns.iter().map(|turn| turn.start).peekable();
     let mut walk = Walk {
         limit,
         shortens,
         depth,
         fixed: overhead,
-        turns: Vec::new(),
+        turns: Vec::with_capacity(turns.len()),
         first: 0,
         held: Held::default(),
         asked: None,
@@ -116,9 +117,10 @@ impl Walk<'_> {
             return;
         }
         let answers = u64::from(message.role == Role::Assistant);
-        for held in self.turns.last_mut().map(|turn| &mut turn.held).into_iter().chain([&mut self.held]) {
-            held.tokens = held.tokens.saturating_add(tokens);
-            held.answers += answers;
+        let with = |held: Held| Held { tokens: held.tokens.saturating_add(tokens), answers: held.answers + answers };
+        self.held = with(self.held);
+        if let Some(turn) = self.turns.last_mut() {
+            turn.held = with(turn.held);
         }
     }
 
