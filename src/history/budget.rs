@@ -1,6 +1,9 @@
 //! What a policy counts with.
 
+use std::sync::Arc;
+
 use super::Carry;
+use super::counted::Counted;
 use crate::env::Env;
 use crate::tokens::TokenCounter;
 use crate::types::{ChatBody, Content, Extensions, Message, Messages};
@@ -17,12 +20,22 @@ pub struct TokenBudget<'a> {
     env: Option<&'a Env>,
     extensions: Option<&'a Extensions>,
     carried: Option<&'a Carry>,
+    counted: Option<&'a Counted>,
 }
 
 impl<'a> TokenBudget<'a> {
     /// The budget of this request, by this counter; of the model's window and prices nothing is known.
     pub fn new(body: &'a ChatBody, counter: &'a dyn TokenCounter) -> Self {
-        Self { body, counter, context: None, cached_share: None, env: None, extensions: None, carried: None }
+        Self {
+            body,
+            counter,
+            context: None,
+            cached_share: None,
+            env: None,
+            extensions: None,
+            carried: None,
+            counted: None,
+        }
     }
 
     /// The budget of this request in a stack of this [`Env`].
@@ -60,6 +73,13 @@ impl<'a> TokenBudget<'a> {
     /// The same, or that they do not.
     pub(super) fn carrying(mut self, carry: Option<&'a Carry>) -> Self {
         self.carried = carry;
+        self.counted = carry.and_then(|carry| carry.counted.as_deref());
+        self
+    }
+
+    /// Says what some of the messages took, whatever they begin with.
+    pub(super) fn knowing(mut self, counted: Option<&'a Counted>) -> Self {
+        self.counted = counted;
         self
     }
 
@@ -101,6 +121,17 @@ impl<'a> TokenBudget<'a> {
             Some((price.cached_input / price.input).clamp(0.0, 1.0))
         };
         self.cached_share.or_else(listed).unwrap_or(1.0)
+    }
+
+    /// What some of the messages took, if they were counted as they would be now.
+    pub(super) fn counted(&self) -> Option<&'a Counted> {
+        let counter = self.counter_of_stack()?;
+        self.counted.filter(|counted| counted.is_by(counter, self.model()))
+    }
+
+    /// The counter, where it can be told from others.
+    pub(super) fn counter_of_stack(&self) -> Option<&'a Arc<dyn TokenCounter>> {
+        self.env.map(Env::counter)
     }
 
     /// The tokens of one message.

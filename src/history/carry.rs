@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::chain::Links;
+use super::counted::Counted;
 use crate::types::{Message, Messages};
 
 /// What a policy hands on to the next request of a conversation: show me these messages in place of those you showed me,
@@ -12,7 +13,8 @@ use crate::types::{Message, Messages};
 ///
 /// A [`Conversation`](super::Conversation) keeps it, stores it, and hands it back by
 /// [`TokenBudget::carried`](super::TokenBudget::carried). The messages must be a prompt that anybody could be sent: where
-/// the request was changed on its way, or another policy goes on, they are shown without the note.
+/// the request was changed on its way, or another policy goes on, they are shown without the note. The policies of this
+/// crate leave what the messages took with it too, in memory only, so that none is counted twice by the same client.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Carry {
@@ -25,6 +27,8 @@ pub struct Carry {
     pub summarized: bool,
     /// Of a chain; kept in memory only.
     pub(super) links: Option<Arc<Links>>,
+    /// What messages of these took; kept in memory only.
+    pub(super) counted: Option<Arc<Counted>>,
 }
 
 impl Carry {
@@ -52,9 +56,15 @@ impl Carry {
         Self { messages, ..self.clone() }
     }
 
+    /// With what its messages took.
+    pub(super) fn counted(mut self, counted: Option<Counted>) -> Self {
+        self.counted = counted.map(Arc::new);
+        self
+    }
+
     /// Whether there is nothing beside the messages.
     pub(super) fn is_plain(&self) -> bool {
-        self.note.is_null() && !self.summarized && self.links.is_none()
+        self.note.is_null() && !self.summarized && self.links.is_none() && self.counted.is_none()
     }
 }
 

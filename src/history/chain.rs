@@ -74,7 +74,11 @@ impl HistoryPolicy for PolicyChain {
             let resumed = link.and_then(|link| link.resume(&input));
             let carried = if at == 0 { first.as_ref() } else { resumed.as_ref() };
             let show = resumed.as_ref().map_or_else(|| input.clone(), |carry| carry.messages.clone());
-            let budget = budget.carrying(carried);
+            let mut budget = budget.carrying(carried);
+            // What was counted is known whatever it is shown.
+            if let Some(link) = link {
+                budget = budget.knowing(link.carry.counted.as_deref());
+            }
             let fit =
                 if policy.fits(&show, &budget) { Fit::unchanged(show) } else { policy.fit(show, &budget).await? };
             if !fit.messages.ptr_eq(&input) {

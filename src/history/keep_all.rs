@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::{Allowance, Fit, HistoryPolicy, TokenBudget};
+use super::counted::Counts;
+use super::{Allowance, Carry, Fit, HistoryPolicy, TokenBudget};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::Messages;
 
@@ -61,14 +62,16 @@ impl HistoryPolicy for KeepAll {
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
         let Some(allowance) = &self.allowance else { return Ok(Fit::unchanged(messages)) };
         let limit = allowance.limit(budget)?;
-        let used = budget.prompt(&messages);
+        let mut counts = Counts::new(&messages, budget);
+        let used = (0..messages.len()).fold(budget.overhead(), |sum, at| sum.saturating_add(counts.at(at)));
         if used > limit {
             let text = format!(
                 "the conversation takes {used} tokens, {limit} are allowed: shorten it, allow more, or set a policy that trims"
             );
             return Err(Error::new(ErrorKind::ContextLength, "history", text));
         }
-        Ok(Fit::unchanged(messages).kept(used).carrying_what_is_sent())
+        let (kept, counted) = counts.kept(0);
+        Ok(Fit::unchanged(kept.clone()).kept(used).carrying(Carry::of(kept).counted(counted)))
     }
 }
 

@@ -15,6 +15,7 @@ mod budget;
 mod carry;
 mod chain;
 mod conversation;
+mod counted;
 mod fit;
 mod keep_all;
 mod last_turns;

@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::fit::{Rate, clamped, estimate_before, from};
+use super::counted::Counts;
+use super::fit::{Rate, clamped, estimate_before};
 use super::turns::turns;
 use super::{Allowance, Carry, Fit, HistoryPolicy, Oversized, TokenBudget};
 use crate::error::Result;
@@ -65,15 +66,17 @@ impl HistoryPolicy for Window {
 
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
         let limit = self.allowance.limit(budget)?;
-        let instructions = messages.iter().filter(|message| message.role.is_instruction());
-        let mut used = instructions.fold(budget.overhead(), |sum, message| sum.saturating_add(budget.message(message)));
+        let mut counts = Counts::new(&messages, budget);
+        let instructions = messages.iter().enumerate().filter(|(_, message)| message.role.is_instruction());
+        let mut used = instructions.fold(budget.overhead(), |sum, (at, _)| sum.saturating_add(counts.at(at)));
         let mut rate = Rate::default();
         // Newest first, so that what goes is not even counted; the last turn stays whatever it takes, and is judged after.
         let mut first_kept = messages.len();
         for turn in turns(&messages).iter().rev() {
-            let said = messages[turn.clone()].iter().filter(|message| !message.role.is_instruction());
-            let cost = said.fold(0_u64, |sum, message| {
-                let tokens = budget.message(message);
+            let said = messages.iter().enumerate().take(turn.end).skip(turn.start);
+            let said = said.filter(|(_, message)| !message.role.is_instruction());
+            let cost = said.fold(0_u64, |sum, (at, message)| {
+                let tokens = counts.at(at);
                 rate.learn(message, tokens);
                 sum.saturating_add(tokens)
             });
@@ -85,16 +88,16 @@ impl HistoryPolicy for Window {
         }
         let trimmed = estimate_before(&messages, first_kept, rate);
         if used > limit {
-            let kept = from(&messages, first_kept);
+            let (kept, counted) = counts.kept(first_kept);
             let mut fit = self.oversized.settle(kept.clone(), budget, limit)?;
             fit.trace.trimmed_tokens = fit.trace.trimmed_tokens.saturating_add(clamped(trimmed));
             // Whole, or what was shortened would be shortened again from what is left of it.
-            return Ok(fit.carrying(Carry::of(kept)));
+            return Ok(fit.carrying(Carry::of(kept).counted(counted)));
         }
-        if messages[..first_kept].iter().all(|message| message.role.is_instruction()) {
-            return Ok(Fit::unchanged(messages).kept(used).carrying_what_is_sent());
-        }
-        Ok(Fit::unchanged(from(&messages, first_kept)).kept(used).trimmed(trimmed).carrying_what_is_sent())
+        let drops = messages.iter().take(first_kept).any(|message| !message.role.is_instruction());
+        let (kept, counted) = counts.kept(if drops { first_kept } else { 0 });
+        let carry = Carry::of(kept.clone()).counted(counted);
+        Ok(Fit::unchanged(kept).kept(used).trimmed(if drops { trimmed } else { 0 }).carrying(carry))
     }
 }
 

@@ -1,10 +1,12 @@
 //! Which vocabulary a model has.
 
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use tiktoken_rs::CoreBPE;
 
 use super::name::{bare, begins};
+use super::words::Words;
 
 /// OpenAI's vocabularies of today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,20 +37,31 @@ const MODELS: &[(&str, Encoding)] = &[
 impl Encoding {
     /// The vocabulary of a model of OpenAI's; of another name, the newest.
     pub(super) fn of(model: &str) -> Self {
-        let model = bare(model);
         // The common ones first: this is asked for each message.
-        if ["gpt-5", "gpt-4o", "gpt-4.1"].iter().any(|beginning| model.starts_with(beginning)) {
+        let common = ["gpt-5", "gpt-4o", "gpt-4.1"].iter().find_map(|beginning| model.strip_prefix(beginning));
+        if common.is_some_and(|rest| rest.bytes().all(|byte| byte != b'/')) {
             return Self::O200k;
         }
+        let model = bare(model);
         let found = MODELS.iter().filter(|(beginning, _)| begins(model, beginning));
         found.max_by_key(|(beginning, _)| beginning.len()).map_or(Self::O200k, |(_, encoding)| *encoding)
     }
 
     /// Builds the vocabulary, the first time.
-    pub(super) fn vocabulary(self) -> &'static CoreBPE {
+    fn vocabulary(self) -> &'static CoreBPE {
         match self {
             Self::Cl100k => tiktoken_rs::cl100k_base_singleton(),
             Self::O200k => tiktoken_rs::o200k_base_singleton(),
+        }
+    }
+
+    /// The words of the vocabulary; builds both, the first time.
+    pub(super) fn words(self) -> &'static Words {
+        static CL100K: LazyLock<Words> = LazyLock::new(|| Words::of(Encoding::Cl100k.vocabulary()));
+        static O200K: LazyLock<Words> = LazyLock::new(|| Words::of(Encoding::O200k.vocabulary()));
+        match self {
+            Self::Cl100k => &CL100K,
+            Self::O200k => &O200K,
         }
     }
 

@@ -12,6 +12,7 @@ mod name;
 mod pieces;
 mod prompt;
 mod tiktoken;
+mod words;
 mod work;
 
 use std::fmt;
@@ -100,7 +101,7 @@ pub trait TokenCounter: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Builds the vocabulary that models of this name are counted with, for all counters of the process: 100 to 200 ms and 46
+/// Builds the vocabulary that models of this name are counted with, for all counters of the process: 100 to 200 ms and 50
 /// MB for the newer models, once. Blocks; call it at start-up or from `spawn_blocking`. Otherwise the first count does
 /// it. For a model that [`Counters`] estimates, does nothing.
 ///
@@ -109,7 +110,7 @@ pub trait TokenCounter: fmt::Debug + Send + Sync + 'static {
 /// ```
 pub fn warm_up(model: &str) {
     if counters::is_exact(model) {
-        encoding::Encoding::of(model).vocabulary();
+        encoding::Encoding::of(model).words();
     }
 }
 

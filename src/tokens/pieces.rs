@@ -69,7 +69,7 @@ fn between_matches(text: &str, end: usize) -> usize {
 /// In cl100k and o200k a blank that is no line end stands only at the start of a match or in a match of blanks; digits
 /// match only with digits; after a letter come letters, marks and, for `'s`, an apostrophe. Only a match of blanks looks
 /// at what follows it, and no cut is inside or after one.
-fn parts(previous: char, next: char) -> bool {
+pub(super) fn parts(previous: char, next: char) -> bool {
     let line_end = matches!(next, '\r' | '\n');
     if next.is_whitespace() && !line_end {
         return !previous.is_whitespace();

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a [`Tiktoken`](super::Tiktoken) has handed to the tokenizer since it was made; what it remembered is not in it.
+/// What a [`Tiktoken`](super::Tiktoken) has tokenized since it was made, words that it looked up included; what it
+/// remembered is not in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Work {

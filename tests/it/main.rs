@@ -25,6 +25,7 @@ mod cache_tiers;
 mod cache_together;
 mod cache_values;
 mod conversation;
+mod conversation_counts;
 mod counts_match_tiktoken;
 #[cfg(feature = "disk")]
 mod disk;

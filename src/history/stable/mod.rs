@@ -12,10 +12,11 @@ pub use breakpoints::Breakpoints;
 use depth::{Depth, Prices};
 use walk::walk;
 
-use super::fit::{clamped, from};
+use super::counted::Counts;
+use super::fit::clamped;
 use super::{Allowance, Carry, Fit, HistoryPolicy, Oversized, TokenBudget};
 use crate::error::{Error, Result};
-use crate::types::{Message, Messages};
+use crate::types::Messages;
 
 /// Keeps all instructions and the newest turns, as [`Window`](super::Window) does, but trims rarely and deeply.
 ///
@@ -45,8 +46,9 @@ use crate::types::{Message, Messages};
 /// last message of a user or a tool, and on the last such of the call before: [`Breakpoints`].
 ///
 /// # Cost
-/// Linear in the messages, each a hash and a look-up in the counter's memory; a message not seen before is tokenized,
-/// even if it is long gone from the prompt: an old conversation must be counted from its beginning once. A prompt too
+/// Linear in the messages, each a hash and a look-up in the counter's memory, or of a
+/// [`Conversation`](super::Conversation) not even that where it was counted the last time; a message not seen before is
+/// tokenized, even if it is long gone from the prompt: an old conversation must be counted from its beginning once. A prompt too
 /// short for the provider's cache, and without breakpoints, is not counted at all.
 ///
 /// ```
@@ -209,12 +211,12 @@ impl HistoryPolicy for StableWindow {
     async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
         let limit = self.allowance.limit(budget)?;
         let shortens = self.oversized != Oversized::Refuse;
-        let cost = |message: &Message| budget.message(message);
-        let walked = walk(&messages, budget.overhead(), limit, shortens, &self.depth(budget), cost);
+        let mut counts = Counts::new(&messages, budget);
+        let walked = walk(&messages, budget.overhead(), limit, shortens, &self.depth(budget), |at| counts.at(at));
         let dropped = messages.iter().take(walked.first_kept).any(|message| !message.role.is_instruction());
-        let messages = if dropped { from(&messages, walked.first_kept) } else { messages };
+        let (messages, counted) = counts.kept(if dropped { walked.first_kept } else { 0 });
         // What went before a trim has no part in what follows it. Carried as it came, neither shortened nor marked.
-        let carry = Carry::of(messages.clone());
+        let carry = Carry::of(messages.clone()).counted(counted);
         let mut fit = if walked.prompt > limit {
             self.oversized.settle(messages, budget, limit)?
         } else {

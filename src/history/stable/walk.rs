@@ -29,15 +29,16 @@ pub(super) fn walk(
     limit: u64,
     shortens: bool,
     depth: &Depth,
-    cost: impl Fn(&Message) -> u64,
+    mut cost: impl FnMut(usize) -> u64,
 ) -> Walked {
-    let mut starts = turns(messages).into_iter().map(|turn| turn.start).peekable();
+    let turns = turns(messages);
+    let mut starts = turns.iter().map(|turn| turn.start).peekable();
     let mut walk = Walk {
         limit,
         shortens,
         depth,
         fixed: overhead,
-        turns: Vec::new(),
+        turns: Vec::with_capacity(turns.len()),
         first: 0,
         held: Held::default(),
         asked: None,
@@ -50,7 +51,7 @@ pub(super) fn walk(
         if message.role == Role::Assistant && position + 1 < messages.len() {
             walk.asked = walk.ask();
         }
-        walk.add(message, cost(message));
+        walk.add(message, cost(position));
         walk.trim();
     }
     walk.end(messages.len())
@@ -116,9 +117,10 @@ impl Walk<'_> {
             return;
         }
         let answers = u64::from(message.role == Role::Assistant);
-        for held in self.turns.last_mut().map(|turn| &mut turn.held).into_iter().chain([&mut self.held]) {
-            held.tokens = held.tokens.saturating_add(tokens);
-            held.answers += answers;
+        let with = |held: Held| Held { tokens: held.tokens.saturating_add(tokens), answers: held.answers + answers };
+        self.held = with(self.held);
+        if let Some(turn) = self.turns.last_mut() {
+            turn.held = with(turn.held);
         }
     }
 
