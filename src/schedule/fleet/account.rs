@@ -37,6 +37,8 @@ pub(super) struct Account {
     /// What somebody waits for, and when Redis can have it.
     need: u64,
     not_before: u64,
+    /// The most that was asked for at once since the last trip.
+    largest: u64,
     /// Whether the courier knows that it is wanted.
     rung: bool,
     /// Used in the last stretch of [`REPORT`], and in this one, which began then.
@@ -100,6 +102,7 @@ impl Account {
             told: Spent::default(),
             need: 0,
             not_before: 0,
+            largest: 0,
             rung: false,
             recent: 0,
             stretch: (0, at),
@@ -130,6 +133,7 @@ impl Account {
             return Ok(());
         }
         self.asked = at;
+        self.largest = self.largest.max(amount);
         if at >= self.lease.until {
             self.lease.held = 0;
         }
@@ -268,9 +272,10 @@ impl Account {
         if !self.is_shared() || at >= self.lease.until || at.saturating_sub(self.asked) >= REPORT && self.need == 0 {
             self.lease.held = 0;
         }
+        let largest = std::mem::take(&mut self.largest);
         if self.need == 0 {
             // What came for a large call that has left, or before the limit was lowered, is not for one process to keep.
-            self.lease.held = self.lease.held.min((self.in_force.burst / 2).max(1));
+            self.lease.held = self.lease.held.min((self.in_force.burst / 2).max(largest).max(1));
         }
         if self.lease.known == 0 && self.news.is_nothing() && self.need == 0 && self.words.is_told() {
             self.rung = false;
@@ -370,7 +375,10 @@ mod tests {
         let (mut account, line) = asks(25);
         account.hear(&line, &granted(25), 0, 0);
         assert_eq!(account.reach(25, false, 1), Ok(()), "it came for a large call");
-        assert_eq!(account.tell(1, 1).unwrap().holding, 5, "which has left");
+        let line = account.tell(1, 1).unwrap();
+        assert_eq!(line.holding, 25, "which may wait for something else");
+        account.hear(&line, &granted(0), 1, 1);
+        assert_eq!(account.tell(1, 2).unwrap().holding, 5, "and has left");
     }
 
     #[test]

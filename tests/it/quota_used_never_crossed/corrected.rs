@@ -66,7 +66,6 @@ async fn are_corrected(rpm: u32, tpm: u32) {
     let minutes = time.as_secs_f64() / 60.0;
     let requests = (after.accepted - before.accepted) as f64 / f64::from(right_rpm) / minutes;
     let used = requests.max((tokens(&after) - tokens(&before)) as f64 / f64::from(right_tpm) / minutes);
-    eprintln!("{:.1} % of the quota, {} refused before", 100.0 * used, before.rejected_429);
     assert_eq!(after.rejected_429, before.rejected_429, "refused once it was corrected");
     assert!((0.9..1.05).contains(&used), "{used:.3} of the quota with {rpm} rpm, {tpm} tpm");
 }
