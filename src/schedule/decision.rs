@@ -209,6 +209,7 @@ impl Core {
     /// The rates may allow more than they did.
     #[cfg(feature = "redis")]
     pub(super) fn ask_again(&mut self, now: Instant) {
+        self.rates.hear_closed(now);
         self.rates.unclaim_all();
         self.queue.reconsider();
         self.let_in(None, now);

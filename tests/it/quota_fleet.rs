@@ -1,6 +1,9 @@
 //! Limits that several processes share through one Redis: used to the last percent, never crossed, whatever Redis does.
 
+mod claims;
+mod closed;
 mod oracle;
+mod stated;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,8 @@
 //! The provider's limits are used to the last percent and never crossed: alone, and as four processes.
 
 #[cfg(feature = "redis")]
+mod corrected;
+#[cfg(feature = "redis")]
 mod processes;
 
 use std::sync::Arc;

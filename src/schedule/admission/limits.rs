@@ -146,9 +146,15 @@ impl Admission {
     /// A process takes leases of what it is about to use, so a busy one makes some tens of trips to Redis a second,
     /// however many calls it makes, and an idle one makes one; the first call after a pause waits for one. Any stretch of a
     /// limit's time sees at most the limit and one burst used by all together. Without Redis each process keeps to its
-    /// part. The provider's headers correct nothing here, but its 429 closes the gate of the process that met it. The
-    /// settings should be the same everywhere: where they differ, the lowest of each limit holds, and
+    /// part. The settings should be the same everywhere: where they differ, the lowest of each limit holds, and
     /// [`FleetStatus::differing`](crate::schedule::FleetStatus::differing) says so.
+    ///
+    /// What the provider tells one process, all know within half a second, or a second if they are idle: one 429 closes
+    /// the gate for all until its time, and [its headers](Self::trust_headers) correct a limit for all, remembered for an
+    /// hour. A stated limit that is lower than the one in force holds at once, a higher one only when no process was told
+    /// the lower one for 50 seconds; so where processes call models with limits of their own under one plain limit, the
+    /// lowest holds (limit by model there). A process that does not trust the headers holds its limit against a higher
+    /// one. Without Redis each process hears for itself, and what it has left is not corrected.
     #[cfg(feature = "redis")]
     #[must_use]
     pub fn shared(mut self, fleet: impl Into<FleetLimits>) -> Self {

@@ -1,8 +1,9 @@
 //! One shared limit, as this process has it.
 
-use super::FleetMode;
 use super::share::Share;
 use super::trip::{Grant, Line};
+use super::word::{Word, Words};
+use super::{FleetMode, Terms};
 
 /// Distance of the trips of a process that uses anything, in nanoseconds. What was not used for so long is given back.
 pub(super) const REPORT: u64 = 250_000_000;
@@ -18,13 +19,8 @@ const REMEMBERED: u64 = 50_000_000_000;
 /// As much as it may have.
 const ANY: u64 = 1 << 52;
 
-/// A limit in units, and its time in microseconds. The script counts in doubles, which are exact to 2^53.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::schedule) struct Terms {
-    pub(in crate::schedule) limit: u64,
-    pub(in crate::schedule) period: u64,
-    pub(in crate::schedule) burst: u64,
-}
+/// What all had taken is not known.
+const UNKNOWN: i64 = i64::MIN;
 
 #[derive(Debug)]
 pub(super) struct Account {
@@ -41,6 +37,8 @@ pub(super) struct Account {
     /// What somebody waits for, and when Redis can have it.
     need: u64,
     not_before: u64,
+    /// The most that was asked for at once since the last trip.
+    largest: u64,
     /// Whether the courier knows that it is wanted.
     rung: bool,
     /// Used in the last stretch of [`REPORT`], and in this one, which began then.
@@ -53,6 +51,10 @@ pub(super) struct Account {
     share: Share,
     /// How often Redis was lost.
     losses: u64,
+    /// What all had taken after the last trip.
+    taken: i64,
+    /// What the provider says.
+    words: Words,
 }
 
 /// What may be used without asking.
@@ -82,6 +84,10 @@ impl Spent {
     fn is_nothing(self) -> bool {
         self.used == 0 && self.charge == 0
     }
+
+    fn sum(self) -> i64 {
+        self.charge.saturating_add_unsigned(self.used)
+    }
 }
 
 impl Account {
@@ -96,6 +102,7 @@ impl Account {
             told: Spent::default(),
             need: 0,
             not_before: 0,
+            largest: 0,
             rung: false,
             recent: 0,
             stretch: (0, at),
@@ -103,6 +110,8 @@ impl Account {
             out: 0,
             share: Share::new(terms, processes, at),
             losses: 0,
+            taken: 0,
+            words: Words::default(),
         }
     }
 
@@ -124,6 +133,7 @@ impl Account {
             return Ok(());
         }
         self.asked = at;
+        self.largest = self.largest.max(amount);
         if at >= self.lease.until {
             self.lease.held = 0;
         }
@@ -151,6 +161,46 @@ impl Account {
     /// What must still be the same for a refund to be worth anything: no bucket was full, and no other one was used.
     fn place(&self) -> u64 {
         if self.is_shared() { self.lease.full } else { (self.losses << 32) + self.share.fills }
+    }
+
+    /// What all have taken, as far as it is known here.
+    pub(super) fn taken(&self) -> i64 {
+        let own = self.told.sum().saturating_add(self.news.sum());
+        if self.is_shared() { self.taken.saturating_add(own) } else { UNKNOWN }
+    }
+
+    /// Hears the provider's word, made of what is known here: `left` is asked what is left at this limit, when so much
+    /// was taken since the call was admitted.
+    pub(super) fn correct(
+        &mut self,
+        stated: impl FnOnce(u64) -> Option<u64>,
+        left: impl FnOnce(u64, i64) -> Option<i64>,
+        (heard, full_at): (u64, u64),
+        mark: i64,
+        at: u64,
+    ) {
+        if !self.words.heeds(heard) {
+            return;
+        }
+        let limit = stated(self.in_force.limit);
+        let taken = self.taken();
+        let known = mark != UNKNOWN && taken != UNKNOWN;
+        let left = known.then(|| left(limit.unwrap_or(self.in_force.limit), taken.saturating_sub(mark))).flatten();
+        self.words.hear(Word { limit, left, taken, heard, at, full_at });
+        if let Some(limit) = limit.filter(|limit| !self.is_shared() && *limit != self.in_force.limit) {
+            self.in_force = self.terms.at(limit);
+            self.share.follow(self.in_force);
+        }
+    }
+
+    /// Goes back to the configured limit. The others are told that this is what the provider states: they go back when
+    /// none of them is told a lower one.
+    pub(super) fn restore(&mut self) {
+        self.words.withdraw();
+        if !self.is_shared() {
+            self.in_force = self.terms;
+            self.share.follow(self.terms);
+        }
     }
 
     /// Puts right what was taken.
@@ -184,7 +234,7 @@ impl Account {
 
     /// Whether forgetting it changes nothing.
     pub(super) fn is_idle(&self) -> bool {
-        let told = self.news.is_nothing() && self.told.is_nothing() && self.lease.known == 0;
+        let told = self.news.is_nothing() && self.told.is_nothing() && self.lease.known == 0 && self.words.is_told();
         self.is_shared() && told && self.out == 0 && self.need == 0
     }
 
@@ -210,7 +260,7 @@ impl Account {
         if self.is_low() {
             return Some(last);
         }
-        (self.lease.known > 0 || !self.news.is_nothing()).then_some(report)
+        (self.lease.known > 0 || !self.news.is_nothing() || !self.words.is_told()).then_some(report)
     }
 
     /// What to say on a trip; `None`: nothing.
@@ -222,7 +272,12 @@ impl Account {
         if !self.is_shared() || at >= self.lease.until || at.saturating_sub(self.asked) >= REPORT && self.need == 0 {
             self.lease.held = 0;
         }
-        if self.lease.known == 0 && self.news.is_nothing() && self.need == 0 {
+        let largest = std::mem::take(&mut self.largest);
+        if self.need == 0 {
+            // What came for a large call that has left, or before the limit was lowered, is not for one process to keep.
+            self.lease.held = self.lease.held.min((self.in_force.burst / 2).max(largest).max(1));
+        }
+        if self.lease.known == 0 && self.news.is_nothing() && self.need == 0 && self.words.is_told() {
             self.rung = false;
             return None;
         }
@@ -236,6 +291,7 @@ impl Account {
         let known = self.lease.reached.is_some_and(|reached| at.saturating_sub(reached) < REMEMBERED);
         let (need, want) = if self.is_shared() { (self.need, want) } else { (0, 0) };
         Some(Line {
+            said: self.words.tell(self.terms.limit, &self.in_force, at),
             terms: self.terms,
             known,
             used: self.told.used,
@@ -251,6 +307,8 @@ impl Account {
     /// What a trip brought that set out then; whether somebody may start now who could not before.
     pub(super) fn hear(&mut self, line: &Line, grant: &Grant, set_out: u64, at: u64) -> bool {
         (self.told, self.rung) = (Spent::default(), false);
+        self.words.told();
+        self.taken = grant.taken;
         self.in_force = Terms { limit: grant.limit, burst: grant.burst, ..self.terms };
         self.lease.held += grant.amount;
         // One that brought nothing is not repeated before somebody has to wait.
@@ -270,6 +328,7 @@ impl Account {
         let told = std::mem::take(&mut self.told);
         self.news.used = self.news.used.saturating_add(told.used);
         self.news.charge = self.news.charge.saturating_add(told.charge.max(0));
+        self.words.fail();
         self.rung = false;
     }
 
@@ -292,7 +351,7 @@ mod tests {
     use super::*;
 
     fn asks(amount: u64) -> (Account, Line) {
-        let terms = Terms { limit: 60, period: 60_000_000, burst: 10 };
+        let terms = Terms { limit: 60, period: 60_000_000, burst: 10, worth: 10_000_000, follows: true };
         let mut account = Account::new("a".to_owned(), terms, FleetMode::Shared, 1, 0);
         assert!(account.reach(amount, false, 0).is_err());
         let line = account.tell(1, 0).unwrap();
@@ -300,7 +359,7 @@ mod tests {
     }
 
     fn granted(amount: u64) -> Grant {
-        Grant { amount, wait: 0, full: 0, limit: 60, burst: 10 }
+        Grant { amount, wait: 0, full: 0, limit: 60, burst: 10, taken: 0 }
     }
 
     #[test]
@@ -309,6 +368,17 @@ mod tests {
         assert!(account.hear(&line, &granted(0), 0, 0));
         assert!(account.reach(5, false, 0).is_err());
         assert_eq!(account.due(0), Some(PAUSE));
+    }
+
+    #[test]
+    fn what_is_more_than_half_a_burst_is_not_kept_for_long() {
+        let (mut account, line) = asks(25);
+        account.hear(&line, &granted(25), 0, 0);
+        assert_eq!(account.reach(25, false, 1), Ok(()), "it came for a large call");
+        let line = account.tell(1, 1).unwrap();
+        assert_eq!(line.holding, 25, "which may wait for something else");
+        account.hear(&line, &granted(0), 1, 1);
+        assert_eq!(account.tell(1, 2).unwrap().holding, 5, "and has left");
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Courier {
                 let done = tokio::select! {
                     biased;
                     () = closing.cancelled() => break,
-                    done = self.trips() => done,
+                    done = self.trips(&news) => done,
                 };
                 if done && !news() {
                     break;
@@ -90,11 +90,12 @@ impl Courier {
         };
         let accounts = self.accounts();
         let dues = accounts.iter().filter_map(|account| account.lock().due(self.last));
+        let dues = dues.chain(self.parts.closings.lock().due(self.last));
         dues.fold(self.last.saturating_add(own), u64::min)
     }
 
     /// Tells and asks all there is. Whether anybody has to hear of it.
-    async fn trips(&mut self) -> bool {
+    async fn trips(&mut self, news: &News) -> bool {
         let set_out = self.parts.nanos();
         let processes = self.parts.status.lock().share_of();
         let told = |account: Shared| {
@@ -111,8 +112,8 @@ impl Courier {
         }
         for load in loads {
             match &result {
-                Ok(()) => match self.trip(load, set_out).await {
-                    Ok(news) => heard |= news,
+                Ok(()) => match self.trip(load, set_out, news).await {
+                    Ok(more) => heard |= more,
                     Err(error) => {
                         load.iter().for_each(|(account, _)| account.lock().fail());
                         result = Err(error);
@@ -125,16 +126,27 @@ impl Courier {
         self.follow(result) | heard
     }
 
-    async fn trip(&self, load: &[(Shared, Line)], set_out: u64) -> Result<bool> {
+    async fn trip(&self, load: &[(Shared, Line)], set_out: u64, told: &News) -> Result<bool> {
         let names: Vec<String> = load.iter().map(|(account, _)| account.lock().name.clone()).collect();
         let lines = names.iter().zip(load).map(|(name, (_, line))| (name.as_str(), line));
         self.parts.status.lock().trips += 1;
-        let reply = self.traveller.go(lines, false).await?;
+        let closings = self.parts.closings.lock().go(set_out);
+        let reply = match self.traveller.go(lines, &closings, false, set_out).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                self.parts.closings.lock().fail();
+                return Err(error);
+            }
+        };
         {
             let mut status = self.parts.status.lock();
             (status.processes, status.differing) = (reply.processes, reply.differing);
         }
         let at = self.parts.nanos();
+        if self.parts.closings.lock().hear(reply.closed, at) {
+            // Before anybody starts with what it brings.
+            told();
+        }
         let mut news = false;
         for ((account, line), grant) in load.iter().zip(&reply.grants) {
             news |= account.lock().hear(line, grant, set_out, at);
@@ -187,9 +199,14 @@ impl Courier {
         let names: Vec<String> = lines.iter().map(|(account, _)| account.lock().name.clone()).collect();
         let mut loads = names.chunks(LOAD).zip(lines.chunks(LOAD));
         let mut load = loads.next().unwrap_or((&[], &[]));
+        let closings = {
+            let mut closings = self.parts.closings.lock();
+            closings.fail();
+            closings.go(at)
+        };
         loop {
             let lines = load.0.iter().zip(load.1).map(|(name, (_, line))| (name.as_str(), line));
-            let heard = self.traveller.go(lines, true).await.is_ok();
+            let heard = self.traveller.go(lines, &closings, true, at).await.is_ok();
             match loads.next() {
                 Some(next) if heard => load = next,
                 _ => return,

@@ -12,15 +12,23 @@
 //! bucket on. When Redis is back, each keeps to its share for a second more, so that all are back before the first uses
 //! what it takes to be everybody's, and tells what it used meanwhile.
 //!
-//! The parts: `settings` where they are kept, `account` one limit as this process has it, `share` what it has of it alone, `courier` the task that makes
-//! the trips, `trip` what is said on one (`lease.lua` is the script), `status` how it is going.
+//! A gate that a 429 closes in one process is closed in all: the first trip that follows at once tells it, and the others
+//! hear it on their next, a quarter of a second later at most if they hold a lease, a second if not. The provider's word on
+//! a limit goes the same way, with the next trip: its limit replaces the one that is set, and what it has left bounds the
+//! bucket, for all.
+//!
+//! The parts: `settings` where they are kept, `account` one limit as this process has it, `terms` how much it is, `share` what it has of it alone, `courier` the task that makes
+//! the trips, `trip` what is said on one (`lease.lua` is the script), `closings` the gates that are closed, `word` the provider's word, `status` how it is going.
 
 mod account;
+mod closings;
 mod courier;
 mod settings;
 mod share;
 mod status;
+mod terms;
 mod trip;
+mod word;
 
 use std::fmt;
 use std::sync::{Arc, Once, Weak};
@@ -31,10 +39,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use account::Account;
-pub(super) use account::Terms;
+pub(super) use closings::Closing;
+use closings::Closings;
 use courier::Courier;
 pub use settings::FleetLimits;
 pub use status::{FleetMode, FleetStatus};
+pub(super) use terms::Terms;
 
 use crate::env::{Env, Random, ThreadRandom};
 use crate::error::Result;
@@ -59,7 +69,11 @@ struct Parts {
     bell: Notify,
     accounts: Mutex<Vec<Weak<Mutex<Account>>>>,
     status: Mutex<FleetStatus>,
+    closings: Mutex<Closings>,
 }
+
+/// What the processes tell each other of closed gates.
+pub(super) struct Gates(Arc<Parts>);
 
 /// One limit, shared.
 pub(super) struct Leased {
@@ -80,6 +94,7 @@ impl Fleet {
             bell: Notify::new(),
             accounts: Mutex::default(),
             status: Mutex::new(FleetStatus::new(settings.expected)),
+            closings: Mutex::default(),
         });
         let closing = env.closing().child_token();
         // Not from the Env: two processes with the same seed must differ.
@@ -91,6 +106,11 @@ impl Fleet {
     /// A limit under this name, which all processes use for it.
     pub(super) fn limit(&self, name: String, terms: Terms) -> Leased {
         Leased::new(&self.parts, name, terms)
+    }
+
+    /// Where closed gates are told and heard of.
+    pub(super) fn gates(&self) -> Gates {
+        Gates(Arc::clone(&self.parts))
     }
 
     /// Starts the trips, once; the first call does, because it is sure to come inside a runtime.
@@ -128,6 +148,27 @@ impl Parts {
     }
 }
 
+impl Gates {
+    /// Tells the others; at once, if the gate was open.
+    pub(super) fn tell(&self, closing: Closing, at_once: bool) {
+        self.0.closings.lock().tell(closing, at_once);
+        if at_once {
+            self.0.bell.notify_one();
+        }
+    }
+
+    /// What the others have told since this was last asked.
+    pub(super) fn news(&self) -> Vec<Closing> {
+        self.0.closings.lock().news()
+    }
+}
+
+impl fmt::Debug for Gates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gates").finish_non_exhaustive()
+    }
+}
+
 impl Leased {
     fn new(parts: &Arc<Parts>, name: String, terms: Terms) -> Self {
         let account = Arc::new(Mutex::new(parts.new_account(name, terms)));
@@ -153,12 +194,31 @@ impl Leased {
         answer
     }
 
-    /// Takes what [`reach`](Self::reach) has just allowed. What it returns is asked for when it is put right.
-    pub(super) fn take(&self, amount: u64) -> u64 {
+    /// Takes what [`reach`](Self::reach) has just allowed. What it returns is asked for when it is put right, and when
+    /// the provider speaks of it.
+    pub(super) fn take(&self, amount: u64) -> (u64, i64) {
         let mut account = self.account.lock();
         let place = account.take(amount);
         self.ring(&mut account);
-        place
+        (place, account.taken())
+    }
+
+    /// Tells all what the provider says of it: of the limit that holds, what it states; of a limit and what was taken
+    /// since the call was admitted, what is left; and when it was heard, and when it is full.
+    pub(super) fn correct(
+        &self,
+        stated: impl FnOnce(u64) -> Option<u64>,
+        left: impl FnOnce(u64, i64) -> Option<i64>,
+        times: (u64, u64),
+        mark: i64,
+        at: u64,
+    ) {
+        self.account.lock().correct(stated, left, times, mark, at);
+    }
+
+    /// Goes back to the configured limit.
+    pub(super) fn restore(&self) {
+        self.account.lock().restore();
     }
 
     /// Puts right what was taken.

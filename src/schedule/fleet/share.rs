@@ -8,6 +8,7 @@ use super::Terms;
 #[derive(Debug)]
 pub(super) struct Share {
     limit: u64,
+    processes: u64,
     /// Of the limit, as long as there are processes.
     nanos: u64,
     capacity: i128,
@@ -19,12 +20,19 @@ pub(super) struct Share {
 
 impl Share {
     pub(super) fn new(terms: Terms, processes: usize, at: u64) -> Self {
-        let Terms { limit, period, burst } = terms;
+        let Terms { limit, period, burst, .. } = terms;
         let processes = u64::try_from(processes).unwrap_or(u64::MAX).max(1);
         let nanos = period.saturating_mul(1_000).saturating_mul(processes);
         // At least one, or nothing would ever start.
         let capacity = i128::from((burst / processes).max(1)) * i128::from(nanos);
-        Self { limit, nanos, capacity, level: 0, seen: at, fills: 0 }
+        Self { limit, processes, nanos, capacity, level: 0, seen: at, fills: 0 }
+    }
+
+    /// Goes on with another limit.
+    pub(super) fn follow(&mut self, terms: Terms) {
+        self.limit = terms.limit;
+        self.capacity = i128::from((terms.burst / self.processes).max(1)) * i128::from(self.nanos);
+        self.level = self.level.min(self.capacity);
     }
 
     fn units(&self, amount: u64) -> i128 {
@@ -67,10 +75,14 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
+    fn terms(limit: u64, burst: u64) -> Terms {
+        Terms { limit, period: 60_000_000, burst, worth: 1_000_000, follows: true }
+    }
+
     #[test]
     fn is_an_exact_part_of_the_limit_and_never_nothing() {
         // 3 a minute by 7 processes: one every 140 s each.
-        let mut share = Share::new(Terms { limit: 3, period: 60_000_000, burst: 1 }, 7, 0);
+        let mut share = Share::new(terms(3, 1), 7, 0);
         assert_eq!(share.reach(1, 0, 0), Err(140 * SECOND));
         assert_eq!(share.reach(1, 0, 140 * SECOND), Ok(()));
         share.take(1);
@@ -78,8 +90,18 @@ mod tests {
     }
 
     #[test]
+    fn another_limit_fills_it_at_its_own_rate_and_no_higher() {
+        let mut share = Share::new(terms(600, 10), 2, 0);
+        assert_eq!(share.reach(5, 0, SECOND), Ok(()));
+        share.follow(terms(120, 2));
+        assert_eq!(share.reach(1, 0, SECOND), Ok(()));
+        share.take(1);
+        assert_eq!(share.reach(1, 0, SECOND), Err(2 * SECOND), "one a second each, one at once");
+    }
+
+    #[test]
     fn starts_what_is_larger_than_it_when_it_is_full() {
-        let mut share = Share::new(Terms { limit: 600, period: 60_000_000, burst: 10 }, 2, 0);
+        let mut share = Share::new(terms(600, 10), 2, 0);
         assert_eq!(share.reach(100, 0, 0), Err(SECOND));
         assert_eq!(share.reach(100, 0, SECOND), Ok(()));
         share.take(100);

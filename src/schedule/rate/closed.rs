@@ -7,9 +7,13 @@
 //!
 //! It opens gently: one goes first, and the others a second later, or as soon as that one has been answered. A refusal
 //! comes at once, so the second is enough to see it.
+//!
+//! With limits that a fleet shares, all its processes close it until the same time, and each lets its own first one go.
 
 use std::time::Duration;
 
+use super::Rates;
+use super::group::Model;
 use crate::error::{Error, ErrorKind, Retryability};
 
 /// Without a time from the provider.
@@ -62,15 +66,16 @@ impl ClosedGates {
         }
     }
 
-    /// A call that started then has been refused, answered, or (`None`) abandoned.
-    pub(super) fn ended(&mut self, gate: u32, started: u64, refusal: Option<Option<&Error>>, at: u64) {
+    /// A call that started then has been refused, answered, or (`None`) abandoned. Whether that closed the gate, or keeps
+    /// it closed for longer.
+    pub(super) fn ended(&mut self, gate: u32, started: u64, refusal: Option<Option<&Error>>, at: u64) -> bool {
         let wait = match refusal {
             Some(Some(error)) if is_rate(error) => Some(stated(error)),
             _ => None,
         };
         let place = self.0.iter().position(|closed| closed.gate == gate);
         match (wait, place) {
-            (None, None) => {}
+            (None, None) => false,
             (None, Some(place)) => {
                 let closed = &mut self.0[place];
                 if closed.first.is_some_and(|first| started >= first) {
@@ -80,19 +85,61 @@ impl ClosedGates {
                         closed.first = None;
                     }
                 }
+                false
             }
-            (Some(wait), None) => self.0.push(Closed::new(gate, wait, 0, at)),
+            (Some(wait), None) => {
+                self.0.push(Closed::new(gate, wait, 0, at));
+                true
+            }
             (Some(wait), Some(place)) => {
                 let closed = &mut self.0[place];
                 if started <= closed.since {
-                    if let Some(wait) = wait {
-                        closed.until = closed.until.max(at.saturating_add(wait));
-                    }
+                    let until = wait.map_or(0, |wait| at.saturating_add(wait));
+                    let longer = until > closed.until;
+                    closed.until = closed.until.max(until);
+                    longer
                 } else {
                     *closed = Closed::new(gate, wait, closed.strikes, at);
+                    true
                 }
             }
         }
+    }
+
+    /// Since when and until when it is closed, and how often in a row without a time from the provider.
+    #[cfg(feature = "redis")]
+    pub(super) fn times(&self, gate: u32) -> Option<(u64, u64, u32)> {
+        let closed = self.0.iter().find(|closed| closed.gate == gate)?;
+        Some((closed.since, closed.until, closed.strikes))
+    }
+
+    /// Another process was refused: closed until then here, too. What is on its way from here belongs to the same burst.
+    #[cfg(feature = "redis")]
+    pub(super) fn close(&mut self, gate: u32, until: u64, strikes: u32, at: u64) {
+        if until <= at {
+            return;
+        }
+        let theirs = Closed { gate, since: at, until, strikes, first: None };
+        match self.0.iter_mut().find(|closed| closed.gate == gate) {
+            None => self.0.push(theirs),
+            Some(closed) => {
+                let (until, strikes) = (closed.until.max(until), closed.strikes.max(strikes));
+                *closed = Closed { until, strikes, ..theirs };
+            }
+        }
+    }
+}
+
+impl Rates {
+    /// A call of this model that started then has been refused, answered, or (`None`) abandoned.
+    pub(super) fn ended(&mut self, model: &Model, started: u64, refusal: Option<Option<&Error>>, at: u64) {
+        let closed = self.closed.ended(model.gate, started, refusal, at);
+        #[cfg(feature = "redis")]
+        if closed {
+            self.tell_closed(model, at);
+        }
+        #[cfg(not(feature = "redis"))]
+        let _ = closed;
     }
 }
 

@@ -56,6 +56,12 @@ impl Report {
         self.limit.filter(|limit| *limit < ours || (*limit > ours && self.reset.is_some()))
     }
 
+    /// The limit it states, if it is the one that holds or [to follow](Self::followed).
+    #[cfg(feature = "redis")]
+    pub(super) fn believed(&self, ours: u64) -> Option<u64> {
+        self.followed(ours).or(self.limit.filter(|limit| *limit == ours))
+    }
+
     pub(super) fn limit(&self) -> Option<u64> {
         self.limit
     }

@@ -104,6 +104,12 @@ impl Models {
         self.prices.get(model.price?.get() as usize - 1).copied()
     }
 
+    /// What this model is called; `None` for those beyond the known ones.
+    #[cfg(feature = "redis")]
+    pub(super) fn name(&self, id: u32) -> Option<Arc<str>> {
+        self.known.iter().find(|(_, model)| model.id == id).map(|(name, _)| Arc::clone(name))
+    }
+
     /// Whether no more than one was ever asked for.
     pub(super) fn is_one(&self) -> bool {
         self.known.len() <= 1

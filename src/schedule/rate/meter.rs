@@ -154,7 +154,10 @@ impl Meter {
             Self::Bucket(bucket) => bucket.take(amount),
             Self::Rolling(window) => window.take(amount),
             #[cfg(feature = "redis")]
-            Self::Leased(leased) => Mark { place: leased.take(amount), taken: 0 },
+            Self::Leased(leased) => {
+                let (place, taken) = leased.take(amount);
+                Mark { place, taken }
+            }
         }
     }
 
@@ -170,15 +173,27 @@ impl Meter {
 
     /// Follows what the provider says of a limit per minute.
     pub(super) fn correct(&mut self, report: &Report, mark: Mark, at: u64) {
-        if let Self::Bucket(bucket) = self {
-            bucket.correct(report, mark, at);
+        match self {
+            Self::Bucket(bucket) => bucket.correct(report, mark, at),
+            Self::Rolling(_) => {}
+            #[cfg(feature = "redis")]
+            Self::Leased(leased) => leased.correct(
+                |ours| report.believed(ours),
+                |limit, taken_since| report.left(limit, taken_since, at),
+                (report.heard, report.full_at()),
+                mark.taken,
+                at,
+            ),
         }
     }
 
     /// Goes back to the configured limit.
     pub(super) fn restore(&mut self) {
-        if let Self::Bucket(bucket) = self {
-            bucket.restore();
+        match self {
+            Self::Bucket(bucket) => bucket.restore(),
+            Self::Rolling(_) => {}
+            #[cfg(feature = "redis")]
+            Self::Leased(leased) => leased.restore(),
         }
     }
 }

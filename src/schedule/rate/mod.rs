@@ -68,6 +68,8 @@ pub(super) struct Rates {
     /// Until the gate keeps it.
     #[cfg(feature = "redis")]
     fleet: Option<super::fleet::Fleet>,
+    #[cfg(feature = "redis")]
+    gates: Option<super::fleet::Gates>,
 }
 
 /// What a start took, needed to put it right later.
@@ -142,6 +144,8 @@ impl Rates {
             reserved: 0,
             #[cfg(feature = "redis")]
             fleet: None,
+            #[cfg(feature = "redis")]
+            gates: None,
         }
     }
 
@@ -236,7 +240,7 @@ impl Rates {
         let price = self.models.price(&ask.model);
         self.put_right(&debit, at, |limited| limited.used(ask, price, &spent, usage));
         let error = outcome.map(|outcome| outcome.error);
-        self.closed.ended(ask.model.gate, debit.at, error, at);
+        self.ended(&debit.ask.model, debit.at, error, at);
         if let Some(outcome) = outcome
             && let Some(limits) = outcome.limits
             && self.trust_headers
@@ -263,7 +267,7 @@ impl Rates {
     pub(super) fn undo(&mut self, debit: Debit, now: Instant) {
         let at = self.nanos(now);
         self.put_right(&debit, at, |_| 0);
-        self.closed.ended(debit.ask.model.gate, debit.at, None, at);
+        self.ended(&debit.ask.model, debit.at, None, at);
         if let Some(rate) = &mut self.requests {
             rate.undo(at);
         }

@@ -1,19 +1,21 @@
 //! The limits of a whole fleet instead of one process's own.
 
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Rates;
 use super::bucket::capacity;
-use super::group::Models;
+use super::group::{Model, Models};
 use super::limit::Limit;
 use super::meter::{Meter, Meters, burst_nanos};
 use crate::error::{Error, Result};
 use crate::schedule::ORIGIN;
-use crate::schedule::fleet::{Fleet, FleetLimits, Terms};
+use crate::schedule::fleet::{Closing, Fleet, FleetLimits, Gates, Terms};
 
 /// Larger amounts are not exact in Redis, whose scripts count in doubles.
 const MOST: u64 = 1 << 52;
+/// A model's name that is longer is not told: nobody needs to keep it.
+const LONGEST_NAME: usize = 200;
 const RELATED: u64 = 0x736c_7569_6365_6761;
 
 impl Rates {
@@ -30,7 +32,7 @@ impl Rates {
     ) -> Result<Self> {
         let mut names: Vec<(String, Terms)> = Vec::new();
         for limit in limits.iter().filter(|limit| !limit.is_rolling()) {
-            let terms = terms(limit, burst);
+            let terms = terms(limit, burst, self.trust_headers);
             if terms.limit.max(terms.burst) > MOST {
                 let value = limit.quantity(limit.amount);
                 return Err(Error::config(ORIGIN, "shared limit amount", value, "use at most 2^52, or $4503"));
@@ -55,8 +57,28 @@ impl Rates {
                 limited.meters = Meters::with(Meter::Leased(fleet.limit(name, terms)), &limited.limit);
             }
         }
+        self.gates = Some(fleet.gates());
         self.fleet = Some(fleet);
         Ok(self)
+    }
+
+    /// Tells the fleet of this model's gate, which has just closed or stays closed for longer.
+    pub(super) fn tell_closed(&self, model: &Model, at: u64) {
+        if let Some(gates) = &self.gates
+            && let Some(name) = self.models.name(model.id).filter(|name| name.len() <= LONGEST_NAME)
+            && let Some((since, until, strikes)) = self.closed.times(model.gate)
+        {
+            gates.tell(Closing { model: name, until, strikes }, since == at);
+        }
+    }
+
+    /// Closes the gates that others have told of.
+    pub(in crate::schedule) fn hear_closed(&mut self, now: Instant) {
+        let at = self.nanos(now);
+        for Closing { model, until, strikes } in self.gates.iter().flat_map(Gates::news) {
+            let model = self.models.get(&model, &self.limits, self.env.prices());
+            self.closed.close(model.gate, until, strikes, at);
+        }
     }
 
     /// The fleet it shares with, to be kept as long as these are.
@@ -79,8 +101,9 @@ fn period(limit: &Limit) -> u64 {
     limit.period_nanos().div_ceil(1_000)
 }
 
-fn terms(limit: &Limit, burst: Duration) -> Terms {
-    let nanos = limit.period_nanos();
-    let units = capacity(limit.amount, nanos, burst_nanos(limit, burst)) / i128::from(nanos);
-    Terms { limit: limit.amount, period: period(limit), burst: u64::try_from(units).unwrap_or(u64::MAX) }
+fn terms(limit: &Limit, burst: Duration, follows: bool) -> Terms {
+    let (nanos, worth) = (limit.period_nanos(), burst_nanos(limit, burst));
+    let units = capacity(limit.amount, nanos, worth) / i128::from(nanos);
+    let burst = u64::try_from(units).unwrap_or(u64::MAX);
+    Terms { limit: limit.amount, period: period(limit), burst, worth: worth / 1_000, follows }
 }
