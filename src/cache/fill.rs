@@ -82,15 +82,16 @@ impl Parts {
         self.shared.keys.chat(self.inner.info(), request, now)
     }
 
-    /// The same of a request that goes where its probe is made: elsewhere if it is very long.
-    pub(super) async fn probe_of(self: &Arc<Self>, request: ChatRequest) -> (Probe, ChatRequest) {
-        if request.body().weight() <= LONG {
-            return (self.probe(&request), request);
-        }
-        let parts = Arc::clone(self);
-        let probe = move || (parts.probe(&request), request);
+    /// Whether its probe is to be [made elsewhere](Self::probe_of_long).
+    pub(super) fn is_long(request: &ChatRequest) -> bool {
+        request.messages.iter().map(|message| message.content_weight()).sum::<usize>() > LONG
+    }
+
+    /// The same, made where it holds nobody up.
+    pub(super) async fn probe_of_long(self: &Arc<Self>, request: &ChatRequest) -> Probe {
+        let (parts, request) = (Arc::clone(self), request.clone());
         // Boxed, so that what is short does not carry this around.
-        Box::pin(self.env.offload(true, probe)).await
+        Box::pin(self.env.offload(true, move || parts.probe(&request))).await
     }
 
     /// The namespace of this call.

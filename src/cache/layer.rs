@@ -311,7 +311,10 @@ impl LlmClient for Cached {
         if self.passes_by(&request)? {
             return self.0.inner.chat(request).await;
         }
-        let (probe, request) = self.0.probe_of(request).await;
+        let probe = match Parts::is_long(&request) {
+            true => self.0.probe_of_long(&request).await,
+            false => self.0.probe(&request),
+        };
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {
@@ -337,7 +340,10 @@ impl LlmClient for Cached {
         if self.passes_by(&request)? {
             return self.0.inner.chat_stream(request).await;
         }
-        let (probe, request) = self.0.probe_of(request).await;
+        let probe = match Parts::is_long(&request) {
+            true => self.0.probe_of_long(&request).await,
+            false => self.0.probe(&request),
+        };
         let control = request.extensions.get::<CacheControl>();
         let space = self.0.space(control)?;
         match self.0.find(space, &probe, control).await {

@@ -34,13 +34,18 @@ impl ChatBody {
 }
 
 impl Message {
-    /// About how many bytes its contents take.
-    fn weight(&self) -> usize {
-        let content = match &self.content {
+    /// About how many bytes its content takes, media included: all of it in most messages, for next to no time.
+    pub(crate) fn content_weight(&self) -> usize {
+        match &self.content {
             None => 0,
             Some(Content::Text(text)) => text.len(),
             Some(Content::Parts(parts)) => parts.iter().map(part_weight).sum(),
-        };
+        }
+    }
+
+    /// About how many bytes its contents take.
+    fn weight(&self) -> usize {
+        let content = self.content_weight();
         let calls = self.tool_calls.iter().map(|call| 256 + call.function.name.len() + call.function.arguments.len());
         content + calls.sum::<usize>() + extra_weight(&self.extra)
     }

@@ -118,7 +118,7 @@ async fn huge_messages_are_estimated() {
     let messages =
         (0..100).fold(ChatRequest::new("m"), |request, _| request.user(format!("{}        ", "a".repeat(1016))));
     let response = client.chat(messages).await.unwrap();
-    assert_eq!(response.trace().history.normalized_tokens, 64 * 8 + 36 * 2);
+    assert_eq!(response.trace().history.normalized_tokens, 8 * 8 + 92 * 2);
 }
 
 #[test]

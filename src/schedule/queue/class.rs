@@ -62,7 +62,7 @@ struct Flow {
 
 /// A virtual time that does not make its neighbours as wide as itself: there may be a flow for each waiter.
 #[derive(Debug, Clone, Copy)]
-#[repr(packed(8))]
+#[repr(Rust, packed(8))]
 struct Tag(u128);
 
 #[derive(Debug)]
