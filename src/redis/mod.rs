@@ -13,6 +13,6 @@ mod tls;
 pub use server::RedisServer;
 
 pub(crate) use connection::{Connection, Pace};
-pub(crate) use fault::ORIGIN;
+pub(crate) use fault::{ORIGIN, from as told};
 pub(crate) use lane::{Asked, Lane, bounded};
 pub(crate) use link::Session;

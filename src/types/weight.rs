@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{ChatBody, ChatChunk, ChatCompletion, Choice, Content, Extra, Message, Part, Tool};
+use super::{
+    ChatBody, ChatChunk, ChatCompletion, Choice, Content, EmbedInput, EmbedRequest, Extra, Message, Part, Tool,
+};
 
 impl ChatCompletion {
     /// About how many bytes of memory it takes, if it came in so many chunks; none when it was not streamed.
@@ -30,6 +32,20 @@ impl ChatBody {
         };
         let messages: usize = self.messages.iter().map(|message| 256 + message.weight()).sum();
         messages + self.tools.iter().map(tool_weight).sum::<usize>() + extra_weight(&self.extra)
+    }
+}
+
+impl EmbedRequest {
+    /// About how many bytes its input takes.
+    pub(crate) fn weight(&self) -> usize {
+        // A token is a number of some digits, and a comma.
+        const TOKEN: usize = 7;
+        match &self.input {
+            EmbedInput::Text(text) => text.len(),
+            EmbedInput::Texts(texts) => texts.iter().map(|text| 3 + text.len()).sum(),
+            EmbedInput::Tokens(tokens) => TOKEN * tokens.len(),
+            EmbedInput::TokenLists(lists) => lists.iter().map(|tokens| 3 + TOKEN * tokens.len()).sum(),
+        }
     }
 }
 

@@ -132,8 +132,8 @@ where
     ///
     /// # Errors
     /// Of each as of [`enqueue`](Self::enqueue). Once Redis or the way to it has failed, the jobs of the step have that
-    /// error, and those after them are not sent and say so: they would come before those that are enqueued again. After a
-    /// timeout the jobs of the step may be in the queue.
+    /// error, and those after them are not sent and say so: they would come before those that are enqueued again. The jobs
+    /// of the step may be in the queue, all after a timeout, the first ones if Redis refused what one of them needs.
     ///
     /// # Cancellation
     /// Dropped, a part of them is in the queue, the first ones.

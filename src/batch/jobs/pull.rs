@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::held::{Hand, Held};
-use super::{Desk, JobId, scripts, text};
-use crate::redis::{Session, bounded};
+use super::refused::Routine;
+use super::{Desk, JobId, scripts, text, unexpected};
+use crate::error::Result;
+use crate::redis::{Session, bounded, told};
 
 /// Longest read: so late a delayed job is found at most.
 const BLOCK: Duration = Duration::from_secs(1);
@@ -30,6 +32,7 @@ pub(super) struct Puller {
     pub(super) out: mpsc::UnboundedSender<Held>,
     /// When to look for the dead again, and from which entry on.
     pub(super) dead: Mutex<(Option<Instant>, String)>,
+    pub(super) routine: Routine,
 }
 
 impl Puller {
@@ -46,10 +49,10 @@ impl Puller {
         &self,
         wait: Duration,
         command: impl Future<Output = Result<T, fred::error::Error>>,
-    ) -> Option<T> {
+    ) -> Result<T, fred::error::Error> {
         tokio::select! {
-            answer = command => answer.ok(),
-            () = self.desk.env.sleep(wait) => None,
+            answer = command => answer,
+            () = self.desk.env.sleep(wait) => Err(fred::error::Error::new(fred::error::ErrorKind::Timeout, "")),
         }
     }
 
@@ -65,7 +68,7 @@ impl Puller {
     }
 
     /// Moves what is due, and takes over from the dead; how long there is nothing more of that to do.
-    async fn tend(&self, client: &Client, room: &mut Vec<OwnedSemaphorePermit>) -> Option<Duration> {
+    async fn tend(&self, client: &Client, room: &mut Vec<OwnedSemaphorePermit>) -> Result<Duration> {
         let now = self.desk.env.now();
         let (due, from) = self.dead.lock().clone();
         let look = due.is_none_or(|due| now >= due);
@@ -75,14 +78,15 @@ impl Puller {
         let values: Vec<Value> =
             vec![self.consumer.as_str().into(), super::millis(self.hold), most.into(), from.into()];
         let tend = bounded(client, wait, None);
-        let answer: Vec<String> = self.limited(wait, tend.eval(scripts::TEND, names, values)).await?;
-        let [next, due, found @ ..] = answer.as_slice() else { return None };
+        let answer = self.limited(wait, tend.eval(scripts::TEND, names, values)).await;
+        let answer: Vec<String> = answer.map_err(|error| told(&error))?;
+        let [next, due, found @ ..] = answer.as_slice() else { return Err(unexpected()) };
         for pair in found.chunks_exact(2) {
             self.give(room, pair[0].clone(), &pair[1]);
         }
         let due = due.parse().map_or(BLOCK, Duration::from_millis);
         if !look {
-            return Some(due);
+            return Ok(due);
         }
         // Through all there are, then a pause that differs from one worker to the next.
         let pause = match next == "0-0" {
@@ -90,11 +94,11 @@ impl Puller {
             false => Duration::ZERO,
         };
         *self.dead.lock() = (Some(self.desk.env.after(pause)), next.clone());
-        Some(due.min(pause))
+        Ok(due.min(pause))
     }
 
-    /// Waits for jobs; none when the connection is of no more use.
-    async fn read(&self, client: &Client, room: &mut Vec<OwnedSemaphorePermit>, block: Duration) -> Option<()> {
+    /// Waits for jobs; after an error the connection is of no more use.
+    async fn read(&self, client: &Client, room: &mut Vec<OwnedSemaphorePermit>, block: Duration) -> Result<()> {
         let limit = block + self.desk.settings.timeout;
         let reader = bounded(client, limit, None);
         // Zero would be for ever. And the shortest wait takes a tenth of a second: so seldom Redis looks who waits too long.
@@ -102,26 +106,31 @@ impl Puller {
         let (stream, consumer) = (self.desk.names.stream(), self.consumer.as_str());
         let count = Some(room.len() as u64);
         let read = reader.xreadgroup::<Value, _, _, _, _>(scripts::GROUP, consumer, count, block, false, stream, ">");
-        let answer = tokio::select! {
-            answer = read => answer,
-            () = self.desk.env.sleep(limit) => return None,
-        };
-        match answer {
+        match self.limited(limit, read).await {
             Ok(answer) => entries(answer).into_iter().for_each(|(entry, id)| self.give(room, entry, &id)),
             // The group went with all data: it is made again.
             Err(error) if error.details().starts_with("NOGROUP") => self.desk.env.sleep(PAUSE).await,
-            Err(_) => return None,
+            Err(error) => return Err(told(&error)),
         }
-        Some(())
+        Ok(())
+    }
+
+    /// Takes what there is, once.
+    async fn round(&self, client: &Client, mut room: Vec<OwnedSemaphorePermit>) -> Result<()> {
+        let due = self.tend(client, &mut room).await?;
+        match room.is_empty() {
+            true => Ok(()),
+            false => self.read(client, &mut room, due.min(BLOCK)).await,
+        }
     }
 }
 
 impl Session for Puller {
     async fn run(&self, client: Client) {
-        while let Some(mut room) = self.room().await {
-            let Some(due) = self.tend(&client, &mut room).await else { return };
-            if !room.is_empty() && self.read(&client, &mut room, due.min(BLOCK)).await.is_none() {
-                return;
+        while let Some(room) = self.room().await {
+            match self.round(&client, room).await {
+                Ok(()) => self.routine.answered(),
+                Err(error) => return self.routine.failed(error),
             }
         }
     }

@@ -1,5 +1,9 @@
 //! What Redis refuses a worker.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,7 +15,8 @@ use crate::error::Error;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct JobRefusals {
-    /// How many steps: attempts that could not be begun, and verdicts that could not be kept.
+    /// How many steps: attempts that could not be begun, verdicts that could not be kept, and holds in which no job could be
+    /// taken, or none be kept hold of.
     pub count: u64,
     /// The last of them; its [`code`](Error::code) is the server's own word, such as `NOPERM`, `READONLY` or `WRONGTYPE`.
     pub last: Option<Error>,
@@ -46,6 +51,40 @@ impl Desk {
         refusals.last = Some(error);
         drop(refusals);
         gauges::refused(&self.settings.name);
+    }
+}
+
+/// What a worker asks over and over. It goes on, so a refusal is told once a hold, for as long as it lasts.
+pub(super) struct Routine {
+    desk: Arc<Desk>,
+    hold: Duration,
+    told: Arc<AtomicU64>,
+    /// When a hold of refusals ends. What fails otherwise in between changes nothing.
+    due: Mutex<Option<Instant>>,
+}
+
+impl Routine {
+    pub(super) fn new(desk: &Arc<Desk>, hold: Duration, told: &Arc<AtomicU64>) -> Self {
+        Self { desk: Arc::clone(desk), hold, told: Arc::clone(told), due: Mutex::new(None) }
+    }
+
+    pub(super) fn answered(&self) {
+        *self.due.lock() = None;
+    }
+
+    pub(super) fn failed(&self, error: Error) {
+        if !is_refusal(&error) {
+            return;
+        }
+        let env = &self.desk.env;
+        let mut due = self.due.lock();
+        if env.now() < *due.get_or_insert_with(|| env.after(self.hold)) {
+            return;
+        }
+        *due = Some(env.after(self.hold));
+        drop(due);
+        self.told.fetch_add(1, Relaxed);
+        self.desk.refused(error);
     }
 }
 

@@ -34,14 +34,16 @@ macro_rules! drop_entry {
     };
 }
 
-/// Into the dead letters; needs `job`, a list of p, n, m and t, and `reason`, `text`, `most`, `record`, `life`.
+/// Into the dead letters, with its result or not at all: a script that is refused a command has done those before it.
+/// Needs `job`, a list of p, n, m and t, and `reason`, `text`, `most`, `record`, `life`.
 macro_rules! bury {
     () => {
         concat!(
-            "redis.call('XADD', KEYS[3], 'MAXLEN', most, '*', 'j', ARGV[3], 'p', job[1], 'n', job[2] or '0', 'm', job[3] or '1',\n",
-            "'t', job[4] or '0', 'r', reason, 'e', text)\n",
-            "redis.call('DEL', KEYS[2])\n",
             "redis.call('SET', KEYS[4], record, 'PX', life)\n",
+            "local dead = redis.pcall('XADD', KEYS[3], 'MAXLEN', most, '*', 'j', ARGV[3], 'p', job[1], 'n', job[2] or '0',\n",
+            "'m', job[3] or '1', 't', job[4] or '0', 'r', reason, 'e', text)\n",
+            "if type(dead) == 'table' then redis.call('DEL', KEYS[4]) return dead end\n",
+            "redis.call('DEL', KEYS[2])\n",
             drop_entry!()
         )
     };
@@ -113,9 +115,10 @@ end
 return found"
 );
 
-/// Begins an attempt, once, however often it is asked. A job that has begun all its attempts and was never heard of again
-/// kills its workers. Keys: stream, job, dead, result. Values: entry, consumer, id, dead letters at most, life of the
-/// result, the record of one that was abandoned, and what differs from one attempt of a consumer to its next.
+/// Begins an attempt, once, however often it is asked; counted in one command, so that one that is refused does not count.
+/// A job that has begun all its attempts and was never heard of again kills its workers. Keys: stream, job, dead, result.
+/// Values: entry, consumer, id, dead letters at most, life of the result, the record of one that was abandoned, and what
+/// differs from one attempt of a consumer to its next.
 pub(super) const BEGIN: &str = concat!(
     held!(),
     "local job = redis.call('HMGET', KEYS[2], 'p', 'n', 'm', 't', 'a')
@@ -130,8 +133,8 @@ local reason, text, most, record, life = 'abandoned', 'no attempt came to an end
     bury!(),
     "return {'dead'}
 end
-job[2] = redis.call('HINCRBY', KEYS[2], 'n', 1)
-redis.call('HSET', KEYS[2], 'a', attempt)
+job[2] = string.format('%d', tonumber(job[2] or '0') + 1)
+redis.call('HSET', KEYS[2], 'n', job[2], 'a', attempt)
 end
 return {'go', job[1], tostring(job[2]), job[3] or '1'}"
 );

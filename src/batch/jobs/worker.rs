@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -17,6 +18,7 @@ use super::attempt::{Bench, End};
 use super::beat::beat;
 use super::held::Hand;
 use super::pull::Puller;
+use super::refused::Routine;
 use super::{Desk, Job, JobQueue, JobRetry, millis, scripts};
 use crate::batch::{Drain, ORIGIN};
 use crate::error::{Error, Result, Retryability};
@@ -31,7 +33,8 @@ use crate::error::{Error, Result, Retryability};
 /// # What Redis refuses
 /// Without a right, without room, or on a server that takes no writes, an attempt can have an end and its verdict none. It
 /// is said again for one hold; then the place goes to another job, [`JobQueue::refusals`] and the report tell it, and the
-/// job is found again after one more hold: it is worked on once more, and that attempt counts.
+/// job is found again after one more hold: it is worked on once more, and that attempt counts. A worker that is refused
+/// new jobs, or the heartbeats of those it has, goes on asking, and tells it once a hold.
 ///
 /// # Cancellation
 /// Dropping the run cancels the jobs in hand; others take them over after a hold. [`drain`](Self::drain) ends it well.
@@ -122,6 +125,8 @@ where
         desk.admits(&consumer).await?;
         let (out, mut taken) = mpsc::unbounded_channel();
         let hand = Hand::default();
+        let refused = Arc::new(AtomicU64::new(0));
+        let routine = || Routine::new(&self.queue.desk, self.hold, &refused);
         let puller = Puller {
             desk: Arc::clone(&self.queue.desk),
             consumer: consumer.clone(),
@@ -130,10 +135,11 @@ where
             hand: hand.clone(),
             out,
             dead: Mutex::new((None, "0-0".to_owned())),
+            routine: routine(),
         };
         // On the heap: the future of a run is moved about before it is awaited.
         let mut pulling = Box::pin(desk.connection.session(puller, self.drain.clone()));
-        let mut beating = Box::pin(beat(desk, &hand, &consumer, self.hold));
+        let mut beating = Box::pin(beat(desk, &hand, &consumer, self.hold, routine()));
         let mut telling = Box::pin(desk.tell());
         let bench = Bench { desk, consumer: &consumer, retry: self.retry, hold: self.hold, draining: &self.drain };
         let mut attempts = FuturesUnordered::new();
@@ -147,6 +153,7 @@ where
                 () = &mut telling => {}
             }
         }
+        report.refused += refused.load(Relaxed);
         // Given back now, not after a hold. If nobody hears it, it comes to the same.
         let values = vec![consumer.as_str().into()];
         if let Ok(left) = desk.ask(scripts::LEAVE, vec![desk.names.stream()], values).await {

@@ -30,8 +30,8 @@ const JSON: &str = "application/json";
 /// (`HTTPS_PROXY`, `NO_PROXY`, …).
 ///
 /// **Cost.** Connections are kept and shared by all calls: HTTP/2 where TLS agrees on it, otherwise one connection per
-/// call in flight. Bodies come compressed where the server offers gzip or zstd. Chats of more than 256 KiB are written
-/// and answers and events of more than that read on Tokio's threads for blocking work.
+/// call in flight. Bodies come compressed where the server offers gzip or zstd. Requests of more than 256 KiB are
+/// written and answers and events of more than that read on Tokio's threads for blocking work.
 ///
 /// **Streaming.** The call returns when the response head has come; each event is handed out as it arrives. An endpoint
 /// that answers a stream request with plain JSON gives a stream of one chunk.
@@ -106,6 +106,10 @@ impl OpenAi {
         self.http.request(method, url)
     }
 
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
     pub(super) fn max_body_bytes(&self) -> usize {
         self.max_body_bytes
     }
@@ -151,6 +155,15 @@ impl OpenAi {
         let write = move || {
             request.check()?;
             wire::chat(&request, stream)
+        };
+        offload(&self.tasks, is_large, write).await
+    }
+
+    async fn written_embedding(&self, request: EmbedRequest) -> Result<Vec<u8>> {
+        let is_large = request.weight() > LARGE_JSON;
+        let write = move || {
+            request.check()?;
+            wire::embed(&request)
         };
         offload(&self.tasks, is_large, write).await
     }
@@ -201,9 +214,9 @@ impl LlmClient for OpenAi {
     }
 
     async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
-        request.check()?;
         let wanted = request.input.len();
-        let response = self.post(&self.embed_url, wire::embed(&request)?, JSON).await?;
+        let body = self.written_embedding(request).await?;
+        let response = self.post(&self.embed_url, body, JSON).await?;
         self.read_embeddings(response, wanted).await
     }
 }
@@ -230,4 +243,4 @@ fn below(base: &Url, path: &[&str]) -> Url {
 
 #[cfg(test)]
 #[path = "client_tests.rs"]
-mod tests;
+pub(super) mod tests;

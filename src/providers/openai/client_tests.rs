@@ -9,12 +9,12 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::types::{ChatChunk, StreamEvent};
+use crate::types::{ChatChunk, EmbedInput, StreamEvent};
 
 const LONG: usize = 1 << 20;
 
 /// What it comes to, and whether it had to wait while the only thread for blocking work was held up.
-fn held_up<T>(work: impl Future<Output = Result<T>>) -> (T, bool) {
+pub(in super::super) fn held_up<T>(work: impl Future<Output = Result<T>>) -> (T, bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
         let (release, released) = oneshot::channel::<()>();
@@ -48,6 +48,22 @@ fn a_long_request_and_a_long_answer() {
         let answer = json!({"choices": [{"message": {"role": "assistant", "content": text}}]}).to_string();
         let (answer, waited) = held_up(client.read_chat(response(answer)));
         assert!(answer.text().len() == bytes && waited == waits, "{bytes}");
+    }
+}
+
+#[test]
+fn many_texts() {
+    for (texts, waits) in [(2, false), (2_000, true)] {
+        let (client, text) = (client(), "a".repeat(1_000));
+        for input in [EmbedInput::Text(text.repeat(texts)), EmbedInput::Texts(vec![text.clone(); texts])] {
+            let mut request = EmbedRequest::new("m", ["a"]);
+            request.input = input;
+            let (body, waited) = held_up(client.written_embedding(request));
+            assert!(body.len() > 1_000 * texts && waited == waits, "{texts}");
+        }
+        let mut request = EmbedRequest::new("m", ["a"]);
+        request.input = EmbedInput::TokenLists(vec![vec![100_000; 100]; texts]);
+        assert_eq!(held_up(client.written_embedding(request)).1, waits, "{texts}");
     }
 }
 

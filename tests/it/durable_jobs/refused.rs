@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sluicegate::batch::{Job, JobQueue, NewJob};
+use sluicegate::ErrorKind;
+use sluicegate::batch::{Job, JobQueue, JobState, NewJob};
 
-use super::{HOLD, done, ended, queue, worker};
+use super::{HOLD, done, ended, failed, queue, worker};
 use crate::redis::server::Server;
 use crate::redis::wait::until;
 
@@ -71,6 +72,13 @@ async fn a_verdict_that_is_refused_is_told_and_its_job_found_again() {
     assert_eq!((stats.ready, stats.delayed, stats.pending, stats.dead), (0, 0, 0, 0));
 }
 
+/// How often somebody with a free place has looked for jobs: that script alone is sent whole.
+async fn looks(server: &Server) -> u64 {
+    let stats = server.command(&["INFO", "commandstats"]).await;
+    let calls = stats.split("cmdstat_eval:calls=").nth(1).and_then(|rest| rest.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
 #[tokio::test]
 async fn a_server_that_takes_no_writes_for_long_is_told_and_loses_no_job() {
     let server = Server::start(&[]).await;
@@ -87,9 +95,10 @@ async fn a_server_that_takes_no_writes_for_long_is_told_and_loses_no_job() {
         }
     }));
     until("it is begun", || async { count(&began, "patient") == 1 }).await;
+    let before = looks(&server).await;
     server.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
     go.add_permits(1);
-    until("it is told", || async { queue.refusals().count > 0 }).await;
+    until("its place is free", || async { looks(&server).await > before }).await;
     assert_eq!(queue.refusals().last.and_then(|error| error.code().map(str::to_owned)).as_deref(), Some("READONLY"));
     server.command(&["REPLICAOF", "NO", "ONE"]).await;
     assert_eq!(ended(&queue, &id).await, done("patient"));
@@ -129,4 +138,92 @@ async fn a_right_that_is_missing_is_not_taken_for_a_job_that_is_lost() {
     drain.drain();
     let report = running.await.unwrap().unwrap();
     assert_eq!((report.done, report.lost, report.refused), (1, 0, queue.refusals().count));
+}
+
+/// A user who may do all but this.
+async fn without(server: &Server, right: &str) -> JobQueue<String, String> {
+    server.command(&["ACL", "SETUSER", "clerk", "on", ">word", "~*", "&*", "+@all", &format!("-{right}")]).await;
+    queue(server.url().replace("redis://", "redis://clerk:word@"))
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_refused_its_beginning_does_not_count() {
+    let server = Server::start(&[]).await;
+    let free: JobQueue<String, String> = queue(server.url());
+    let id = free.enqueue(NewJob::new("patient".to_owned()).max_attempts(1)).await.unwrap().id;
+    let queue = without(&server, "hset").await;
+    let _running = tokio::spawn(worker(&queue).hold(HOLD).run(|job: Job<String>| async move { Ok(job.payload) }));
+    until("it is told", || async { queue.refusals().count > 1 }).await;
+    assert_eq!(free.stats().await.unwrap().dead, 0, "it was never begun");
+    server.command(&["ACL", "SETUSER", "clerk", "+hset"]).await;
+    assert_eq!(ended(&free, &id).await, done("patient"));
+}
+
+#[tokio::test]
+async fn a_job_that_fails_for_good_is_a_dead_letter_and_has_its_result_or_neither() {
+    for right in ["set", "xadd"] {
+        let server = Server::start(&[]).await;
+        let free: JobQueue<String, String> = queue(server.url());
+        let id = free.enqueue(often("bad")).await.unwrap().id;
+        let queue = without(&server, right).await;
+        let work = worker(&queue).hold(HOLD);
+        let drain = work.drain();
+        let running = tokio::spawn(work.run(|_: Job<String>| async { Err(failed(ErrorKind::Auth)) }));
+        until("it is told", || async { queue.refusals().count > 0 }).await;
+        let stats = free.stats().await.unwrap();
+        assert_eq!((stats.dead, free.result(&id).await.unwrap()), (0, JobState::Waiting), "{right}");
+        server.command(&["ACL", "SETUSER", "clerk", &format!("+{right}")]).await;
+        assert!(matches!(ended(&free, &id).await, JobState::Dead(_)), "{right}");
+        drain.drain();
+        let report = running.await.unwrap().unwrap();
+        assert_eq!((report.dead, report.lost, free.stats().await.unwrap().dead), (1, 0, 1), "{right}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_may_take_no_jobs_any_more_tells_it_and_goes_on() {
+    for right in ["xreadgroup", "zrangebyscore"] {
+        let server = Server::start(&[]).await;
+        let queue = without(&server, "select").await;
+        let work = worker(&queue).hold(HOLD);
+        let drain = work.drain();
+        let running = tokio::spawn(work.run(|job: Job<String>| async move { Ok(job.payload) }));
+        let first = queue.enqueue(often("first")).await.unwrap().id;
+        assert_eq!(ended(&queue, &first).await, done("first"));
+        assert_eq!(queue.refusals().count, 0);
+        server.command(&["ACL", "SETUSER", "clerk", &format!("-{right}")]).await;
+        let second = queue.enqueue(often("second")).await.unwrap().id;
+        until("it is told, and again", || async { queue.refusals().count > 1 }).await;
+        let code = queue.refusals().last.and_then(|error| error.code().map(str::to_owned)).unwrap();
+        assert!(["NOPERM", "ERR"].contains(&&*code), "{code}");
+        server.command(&["ACL", "SETUSER", "clerk", &format!("+{right}")]).await;
+        assert_eq!(ended(&queue, &second).await, done("second"));
+        drain.drain();
+        let report = running.await.unwrap().unwrap();
+        assert_eq!((report.done, report.lost, report.refused), (2, 0, queue.refusals().count), "{right}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_may_not_keep_hold_of_its_jobs_tells_it() {
+    let server = Server::start(&[]).await;
+    let queue = without(&server, "xclaim").await;
+    let go = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = Arc::clone(&go);
+    let work = worker(&queue).concurrency(1).hold(HOLD);
+    let drain = work.drain();
+    let running = tokio::spawn(work.run(move |job: Job<String>| {
+        let gate = Arc::clone(&gate);
+        async move {
+            let _open = gate.acquire().await.unwrap();
+            Ok(job.payload)
+        }
+    }));
+    let id = queue.enqueue(often("long")).await.unwrap().id;
+    until("it is told, and again", || async { queue.refusals().count > 1 }).await;
+    go.add_permits(1);
+    assert_eq!(ended(&queue, &id).await, done("long"));
+    drain.drain();
+    let report = running.await.unwrap().unwrap();
+    assert_eq!((report.done, report.refused), (1, queue.refusals().count));
 }

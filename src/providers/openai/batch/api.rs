@@ -1,5 +1,6 @@
 //! One exchange after the other with `/files` and `/batches`, tried again where that is safe.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
@@ -10,6 +11,7 @@ use super::super::{ORIGIN, error};
 use super::wire::{BatchObject, FileObject, NewBatch, Page, parse};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result, Retryability};
+use crate::offload::{LARGE_JSON, offload};
 
 /// For an exchange without a file.
 const CALL: Duration = Duration::from_secs(60);
@@ -20,7 +22,21 @@ const ATTEMPTS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Cannot come up within the file: its lines are JSON, in which a line never begins with a hyphen.
-const BOUNDARY: &str = "sluicegate-batch-file";
+macro_rules! boundary {
+    () => {
+        "sluicegate-batch-file"
+    };
+}
+/// What comes before the lines of a file that is uploaded, and after them.
+pub(super) const HEAD: &[u8] = concat!(
+    "--",
+    boundary!(),
+    "\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--",
+    boundary!(),
+    "\r\ncontent-disposition: form-data; name=\"file\"; filename=\"batch.jsonl\"\r\ncontent-type: application/jsonl\r\n\r\n"
+)
+.as_bytes();
+const TAIL: &[u8] = concat!("\r\n--", boundary!(), "--\r\n").as_bytes();
 
 #[derive(Debug, Clone)]
 pub(super) struct Api {
@@ -60,19 +76,15 @@ impl Api {
         self.client.read(response).await
     }
 
-    /// Uploads a file of requests: its id, and when the provider says it came. One whose answer was lost is uploaded twice;
+    /// Uploads a file of requests, which has its [`HEAD`]: its id, and when the provider says it came. One whose answer was lost is uploaded twice;
     /// the copy costs nothing, and the provider removes it after 30 days.
-    pub(super) async fn upload(&self, lines: &[u8]) -> Result<FileObject> {
-        let head = format!(
-            "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--{BOUNDARY}\r\n\
-             content-disposition: form-data; name=\"file\"; filename=\"batch.jsonl\"\r\ncontent-type: application/jsonl\r\n\r\n"
-        );
-        let tail = format!("\r\n--{BOUNDARY}--\r\n");
-        let body = bytes::Bytes::from([head.as_bytes(), lines, tail.as_bytes()].concat());
-        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+    pub(super) async fn upload(&self, mut body: Vec<u8>) -> Result<FileObject> {
+        body.extend_from_slice(TAIL);
+        let body = bytes::Bytes::from(body);
+        let kind = concat!("multipart/form-data; boundary=", boundary!());
         self.again(|| {
             let request =
-                self.client.request(Method::POST, &["files"], &[]).header(CONTENT_TYPE, &kind).body(body.clone());
+                self.client.request(Method::POST, &["files"], &[]).header(CONTENT_TYPE, kind).body(body.clone());
             async move { parse(&self.exchange(request, TRANSFER).await?, "file") }
         })
         .await
@@ -168,9 +180,13 @@ impl Api {
         .await
     }
 
-    /// What `read` makes of each line of a file.
-    pub(super) async fn lines<T>(&self, file: &str, read: impl Fn(&[u8]) -> T) -> Result<Vec<T>> {
-        let read = &read;
+    /// What `read` makes of each line of a file; of a long one on another thread.
+    pub(super) async fn lines<T: Send + 'static>(
+        &self,
+        file: &str,
+        read: impl Fn(&[u8]) -> T + Send + Sync + 'static,
+    ) -> Result<Vec<T>> {
+        let read = &Arc::new(read);
         self.again(|| async move {
             let request = self.client.request(Method::GET, &["files", file, "content"], &[]).timeout(TRANSFER);
             self.split(self.client.send(request).await?, read).await
@@ -178,27 +194,35 @@ impl Api {
         .await
     }
 
-    async fn split<T>(&self, mut response: Response, read: impl Fn(&[u8]) -> T) -> Result<Vec<T>> {
-        let (mut read_lines, mut begun) = (Vec::new(), Vec::new());
-        let mut line = |line: &[u8]| {
-            if !line.trim_ascii().is_empty() {
-                read_lines.push(read(line));
-            }
+    async fn split<T: Send + 'static>(
+        &self,
+        mut response: Response,
+        read: &Arc<impl Fn(&[u8]) -> T + Send + Sync + 'static>,
+    ) -> Result<Vec<T>> {
+        let line = async |line: Vec<u8>| {
+            let (read, is_large) = (Arc::clone(read), line.len() > LARGE_JSON);
+            offload(self.client.tasks(), is_large, move || (!line.trim_ascii().is_empty()).then(|| read(&line))).await
         };
+        let (mut lines, mut begun) = (Vec::new(), Vec::new());
         while let Some(piece) = response.chunk().await.map_err(error::from_transport)? {
             let mut rest = &piece[..];
             while let Some(end) = memchr::memchr(b'\n', rest) {
                 begun.extend_from_slice(&rest[..end]);
-                line(&begun);
-                begun.clear();
+                lines.extend(line(std::mem::take(&mut begun)).await);
                 rest = &rest[end + 1..];
             }
             begun.extend_from_slice(rest);
             if begun.len() > self.client.max_body_bytes() {
                 return Err(error::too_large("a line of the results", self.client.max_body_bytes()));
             }
+            // The next piece may be there already, and the one after it.
+            tokio::task::yield_now().await;
         }
-        line(&begun);
-        Ok(read_lines)
+        lines.extend(line(begun).await);
+        Ok(lines)
     }
 }
+
+#[cfg(test)]
+#[path = "api_tests.rs"]
+mod tests;

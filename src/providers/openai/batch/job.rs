@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::Batches;
 use super::api::{Api, may_pass};
-use super::kind::{BatchRequest, price};
+use super::kind::BatchRequest;
 use super::results::{BatchItem, Results};
 use super::told::tell;
 use super::wire::{BatchObject, BatchStatus};
@@ -182,15 +182,14 @@ impl<R: BatchRequest> Batch<R> {
         self.wait().await?;
         let mut read = Vec::new();
         for part in &self.parts {
-            let price = price(self.api.env.prices(), part.model.as_deref());
-            read.push(Results::read::<R>(&self.api, part, price).await?);
+            read.push(Results::read::<R>(&self.api, part).await?);
         }
         if !std::mem::replace(&mut self.told, true) {
             let waited = self.api.env.now().saturating_duration_since(self.since);
             self.parts.iter().zip(&read).for_each(|(part, items)| tell::<R>(&self.api.env, part, items, waited));
         }
         let mut items: Vec<_> = read.into_iter().flatten().collect();
-        items.sort_by_key(|item| item.custom_id.parse::<u64>().unwrap_or(u64::MAX));
+        items.sort_by_cached_key(|item| item.custom_id.parse::<u64>().unwrap_or(u64::MAX));
         if !self.keep_input {
             for part in &self.parts {
                 // The results are what counts; a file that stays is removed by the provider after 30 days.

@@ -31,6 +31,8 @@ pub(super) mod sealed {
         /// What counts against the provider's limit of embedding inputs.
         fn inputs(&self) -> usize;
         fn model(&self) -> &str;
+        /// About how many bytes it has.
+        fn weight(&self) -> usize;
         fn body(&self) -> Result<Vec<u8>>;
         /// `inputs` are those of the request, where it is known.
         fn answer(
@@ -60,6 +62,10 @@ impl sealed::Kind for ChatRequest {
 
     fn model(&self) -> &str {
         &self.body().model
+    }
+
+    fn weight(&self) -> usize {
+        ChatRequest::body(self).weight()
     }
 
     fn body(&self) -> Result<Vec<u8>> {
@@ -92,6 +98,10 @@ impl sealed::Kind for EmbedRequest {
 
     fn model(&self) -> &str {
         &self.model
+    }
+
+    fn weight(&self) -> usize {
+        EmbedRequest::weight(self)
     }
 
     fn body(&self) -> Result<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! Which result belongs to which request, and what became of the requests without one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
@@ -8,8 +9,9 @@ use serde_json::{Value, json};
 use super::super::{ORIGIN, error};
 use super::api::Api;
 use super::job::{Asked, Part};
-use super::kind::BatchRequest;
+use super::kind::{BatchRequest, price};
 use super::wire::{BatchObject, BatchStatus, Line, Reply};
+use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result, Retryability};
 use crate::types::{Cost, Usage};
 
@@ -27,19 +29,17 @@ pub(super) struct Results;
 
 impl Results {
     /// A result per request of this batch.
-    pub(super) async fn read<R: BatchRequest>(
-        api: &Api,
-        part: &Part,
-        price: impl Fn(&str, &Usage) -> Option<Cost>,
-    ) -> Result<Vec<BatchItem<R::Answer>>> {
-        let inputs: HashMap<&str, usize> =
-            part.asked.iter().flatten().map(|asked| (asked.id.as_str(), asked.inputs)).collect();
+    pub(super) async fn read<R: BatchRequest>(api: &Api, part: &Part) -> Result<Vec<BatchItem<R::Answer>>> {
+        let inputs: HashMap<String, usize> =
+            part.asked.iter().flatten().map(|asked| (asked.id.clone(), asked.inputs)).collect();
+        let inputs = Arc::new(inputs);
         let mut results = HashMap::new();
         for file in part.object.files() {
-            let lines = api.lines(file, |line| {
+            let (inputs, env, model) = (Arc::clone(&inputs), api.env.clone(), part.model.clone());
+            let lines = api.lines(file, move |line| {
                 let line: Line<'_> = serde_json::from_slice(line).ok()?;
                 let inputs = inputs.get(line.custom_id.as_str()).copied();
-                let result = result::<R>(api, &line, inputs, &price);
+                let result = result::<R>(&env, &line, inputs, price(env.prices(), model.as_deref()));
                 Some((line.custom_id, result))
             });
             // An unreadable line is the lack of a result, and told as that.
@@ -81,7 +81,7 @@ impl Results {
 }
 
 fn result<R: BatchRequest>(
-    api: &Api,
+    env: &Env,
     line: &Line<'_>,
     inputs: Option<usize>,
     price: impl Fn(&str, &Usage) -> Option<Cost>,
@@ -89,7 +89,7 @@ fn result<R: BatchRequest>(
     match (&line.response, line.error) {
         (Some(Reply { status_code: 200..=299, body }), _) => R::answer(body.get().as_bytes(), inputs, price),
         (Some(Reply { status_code, body }), _) => {
-            Err(error::from_status(*status_code, &HeaderMap::new(), body.get().as_bytes(), api.env.wall()))
+            Err(error::from_status(*status_code, &HeaderMap::new(), body.get().as_bytes(), env.wall()))
         }
         (None, Some(failure)) => {
             let failure: Value = serde_json::from_str(failure.get()).unwrap_or_default();

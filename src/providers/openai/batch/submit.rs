@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use super::super::ORIGIN;
 use super::Batches;
+use super::api::HEAD;
 use super::job::{Asked, Part};
 use super::kind::BatchRequest;
 use super::wire::{BatchObject, BatchStatus, NewBatch};
 use crate::error::{Error, ErrorKind, Result};
+use crate::offload::{LARGE_JSON, offload};
 
 /// The provider's limit for all requests of a batch of embeddings.
 const EMBEDDING_INPUTS: usize = 50_000;
@@ -15,12 +17,36 @@ const KEY: &str = "sluicegate_key";
 const PART: &str = "sluicegate_part";
 const HASH: &str = "sluicegate_hash";
 
-/// A file that is being written.
-#[derive(Default)]
+/// A file that is being written, in the body that carries it, and hashed as it grows: at its end 200 MB would take a
+/// tenth of a second to copy, and as long to hash.
 struct File {
-    lines: Vec<u8>,
+    body: Vec<u8>,
+    /// Of its lines; only for those with a key.
+    hash: Option<blake3::Hasher>,
+    bytes: usize,
     asked: Vec<Asked>,
     inputs: usize,
+}
+
+impl File {
+    fn new(keyed: bool) -> Self {
+        let hash = keyed.then(blake3::Hasher::new);
+        Self { body: HEAD.into(), hash, bytes: 0, asked: Vec::new(), inputs: 0 }
+    }
+
+    fn add(&mut self, pieces: [&[u8]; 3]) {
+        for piece in pieces {
+            self.body.extend_from_slice(piece);
+            self.bytes += piece.len();
+            if let Some(hash) = &mut self.hash {
+                hash.update(piece);
+            }
+        }
+    }
+
+    fn hash(&self) -> Option<String> {
+        self.hash.as_ref().map(|hash| hash.finalize().to_hex().to_string())
+    }
 }
 
 pub(super) struct Submission<'a> {
@@ -46,13 +72,15 @@ impl<'a> Submission<'a> {
     }
 
     pub(super) async fn write<R: BatchRequest>(&mut self, requests: impl IntoIterator<Item = R>) -> Result<()> {
+        let (tasks, keyed) = (self.batches.api.client.tasks(), self.batches.key.is_some());
         let mut open: BTreeMap<String, File> = BTreeMap::new();
+        let mut written = 0;
         for (number, request) in requests.into_iter().enumerate() {
-            let body = request.body().map_err(|error| {
+            let (model, inputs) = (request.model().to_owned(), request.inputs());
+            let is_large = request.weight() > LARGE_JSON;
+            let body = offload(tasks, is_large, move || request.body()).await.map_err(|error| {
                 Error::new(error.kind(), ORIGIN, format!("request {number}: {}", error.message())).with_source(error)
             })?;
-            let (model, inputs) = (request.model().to_owned(), request.inputs());
-            drop(request);
             let head =
                 format!("{{\"custom_id\":\"{number}\",\"method\":\"POST\",\"url\":\"{}\",\"body\":", self.endpoint);
             let bytes = head.len() + body.len() + 2;
@@ -61,18 +89,26 @@ impl<'a> Submission<'a> {
                     format!("request {number} has {bytes} bytes, more than max_bytes = {}", self.batches.max_bytes);
                 return Err(Error::new(ErrorKind::InvalidRequest, ORIGIN, text));
             }
-            let file = open.entry(model.clone()).or_default();
-            let is_full = file.lines.len() + bytes > self.batches.max_bytes
+            let mut file = open.remove(&model).unwrap_or_else(|| File::new(keyed));
+            let is_full = file.bytes + bytes > self.batches.max_bytes
                 || file.asked.len() >= self.batches.max_requests
                 || file.inputs + inputs > EMBEDDING_INPUTS;
             if is_full && !file.asked.is_empty() {
-                let full = std::mem::take(file);
-                self.send(&model, full).await?;
+                self.send(&model, std::mem::replace(&mut file, File::new(keyed))).await?;
             }
-            let file = open.entry(model).or_default();
-            file.lines.extend([head.as_bytes(), &body, b"}\n"].into_iter().flatten());
+            let add = move || {
+                file.add([head.as_bytes(), &body, b"}\n"]);
+                file
+            };
+            let mut file = offload(tasks, bytes > LARGE_JSON, add).await;
             file.asked.push(Asked { id: number.to_string(), inputs });
             file.inputs += inputs;
+            open.insert(model, file);
+            written += bytes;
+            if written > LARGE_JSON {
+                written = 0;
+                tokio::task::yield_now().await;
+            }
         }
         if open.is_empty() {
             return Err(Error::invalid(ORIGIN, "requests", "[]", "give at least one request"));
@@ -84,35 +120,36 @@ impl<'a> Submission<'a> {
     }
 
     async fn send(&mut self, model: &str, file: File) -> Result<()> {
-        let object = match self.found(&file)? {
+        let hash = file.hash();
+        let object = match self.found(hash.as_deref())? {
             Some(object) => object,
-            None => self.create(&file).await?,
+            None => self.create(file.body, hash).await?,
         };
         self.parts.push(Part { object, asked: Some(file.asked), model: Some(model.to_owned()) });
         Ok(())
     }
 
-    /// The batch of this file that was created before under the same key.
-    fn found(&self, file: &File) -> Result<Option<BatchObject>> {
+    /// The batch of the file with this hash that was created before under the same key.
+    fn found(&self, hash: Option<&str>) -> Result<Option<BatchObject>> {
         let number = self.parts.len().to_string();
         let Some(known) = self.known.iter().find(|batch| batch.metadata(PART) == Some(&number)) else {
             return Ok(None);
         };
-        if known.metadata(HASH) != Some(&hash(&file.lines)) {
+        if known.metadata(HASH) != hash {
             let text = format!("its key stands for batch {} of other requests; use another key", known.id);
             return Err(Error::new(ErrorKind::InvalidRequest, ORIGIN, text));
         }
         Ok(Some(known.clone()))
     }
 
-    async fn create(&self, file: &File) -> Result<BatchObject> {
+    async fn create(&self, body: Vec<u8>, hash: Option<String>) -> Result<BatchObject> {
         let api = &self.batches.api;
-        let uploaded = api.upload(&file.lines).await?;
+        let uploaded = api.upload(body).await?;
         let mut metadata = BTreeMap::new();
-        if let Some(key) = &self.batches.key {
+        if let (Some(key), Some(hash)) = (&self.batches.key, hash) {
             metadata.insert(KEY, key.clone());
             metadata.insert(PART, self.parts.len().to_string());
-            metadata.insert(HASH, hash(&file.lines));
+            metadata.insert(HASH, hash);
         }
         let (input_file_id, endpoint, completion_window) = (uploaded.id.as_str(), self.endpoint, "24h");
         let created = api.create(&NewBatch { input_file_id, endpoint, completion_window, metadata }, &uploaded).await;
@@ -134,6 +171,6 @@ impl<'a> Submission<'a> {
     }
 }
 
-fn hash(lines: &[u8]) -> String {
-    blake3::hash(lines).to_hex().to_string()
-}
+#[cfg(test)]
+#[path = "submit_tests.rs"]
+mod tests;

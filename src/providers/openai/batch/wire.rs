@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::error;
@@ -58,10 +59,11 @@ pub(super) struct BatchObject {
     error_file_id: Option<String>,
     #[serde(default)]
     pub(super) created_at: u64,
-    completed_at: Option<u64>,
-    expired_at: Option<u64>,
-    cancelled_at: Option<u64>,
-    failed_at: Option<u64>,
+    // Whatever they hold, the batch is read: they are told to observers only.
+    completed_at: Option<Value>,
+    expired_at: Option<Value>,
+    cancelled_at: Option<Value>,
+    failed_at: Option<Value>,
     request_counts: Option<Counts>,
     errors: Option<Failures>,
     metadata: Option<BTreeMap<String, String>>,
@@ -87,7 +89,8 @@ impl BatchObject {
 
     /// From its creation to its end, by the provider's clock.
     pub(super) fn took(&self) -> Option<Duration> {
-        let ended = self.completed_at.or(self.expired_at).or(self.cancelled_at).or(self.failed_at)?;
+        let times = [&self.completed_at, &self.expired_at, &self.cancelled_at, &self.failed_at];
+        let ended = times.into_iter().flatten().find_map(Value::as_u64)?;
         // Zero was not told.
         ended.checked_sub(self.created_at).filter(|_| self.created_at > 0).map(Duration::from_secs)
     }
@@ -186,6 +189,7 @@ mod tests {
             (r#""created_at": 100, "failed_at": 101"#, Some(1)),
             (r#""created_at": 100, "completed_at": 99"#, None),
             (r#""completed_at": 160"#, None),
+            (r#""created_at": 100, "completed_at": 160.5, "failed_at": "2026-01-01""#, None),
         ] {
             let batch = object(&format!(r#"{{"id": "b", "status": "completed", {times}}}"#));
             assert_eq!(batch.took(), took.map(Duration::from_secs), "{times}");
