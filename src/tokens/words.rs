@@ -15,7 +15,7 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Those of this vocabulary: 4 MB, in some 20 ms.
+    /// Those of this vocabulary: 4 MB, in a third of the time that building it takes.
     pub(super) fn of(vocabulary: &CoreBPE) -> Self {
         let tokens = (0..).map_while(|rank| vocabulary.decode_bytes(&[rank]).ok());
         let words = tokens.filter(|token| single(token, 0) == Some(token.len()));
