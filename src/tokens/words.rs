@@ -238,6 +238,16 @@ mod tests {
         }
     }
 
+    /// Any three numerals are a match, whatever their scripts: it matters which three.
+    #[test]
+    fn a_number_may_go_on_in_another_script() {
+        for text in ["1۳۹۱۳۹۱", "12०७२०७२", "12１００１００"] {
+            for encoding in BOTH {
+                assert_eq!(Some(count(encoding, text).0), encoding.count(text), "{encoding:?} {text}");
+            }
+        }
+    }
+
     /// Every word there is, alone and between others.
     #[test]
     fn each_word_is_one_token() {
