@@ -266,7 +266,7 @@ impl Builder {
         self
     }
 
-    /// Sets the token counter. [`Counters`](crate::tokens::Counters) unless set, whose first exact count takes 100 ms:
+    /// Sets the token counter. [`Counters`](crate::tokens::Counters) unless set, whose first exact count takes 150 to 300 ms:
     /// see [`warm_up`](crate::tokens::warm_up).
     pub fn counter(mut self, counter: impl TokenCounter) -> Self {
         self.env = self.env.with_counter(counter);

@@ -90,13 +90,13 @@ impl Counters {
         self
     }
 
-    /// Builds the vocabulary of this model now, if it is counted exactly: about 100 ms. Blocks; call it at start-up or
+    /// Builds the vocabulary of this model now, if it is counted exactly: 150 to 300 ms. Blocks; call it at start-up or
     /// from `spawn_blocking`. The same as [`warm_up`](super::warm_up), which needs no counter.
     pub fn warm_up(&self, model: &str) {
         super::warm_up(model);
     }
 
-    /// What the exact counter has handed to the tokenizer so far.
+    /// What the exact counter has tokenized so far, words that it looked up included.
     pub fn work(&self) -> Work {
         self.exact.work()
     }

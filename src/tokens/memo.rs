@@ -171,6 +171,35 @@ mod tests {
         assert!(remembered > BUCKETS * 3, "{remembered}");
     }
 
+    /// What two writers at once leave, whichever of them was faster: one's first word, the other's second.
+    #[test]
+    fn half_of_one_text_and_half_of_another_are_no_count() {
+        let place = Place::default();
+        for low in [5 << 32, 6 << 32] {
+            let (one, other) = (Key { high: 1, low: 5 << 32 }, Key { high: 2, low });
+            for (first, second) in [(one, other), (other, one)] {
+                place.set(second, 7);
+                place.count.store(first.with(9), Relaxed);
+                assert_eq!((place.get(one), place.get(other)), (None, None), "{low}");
+            }
+        }
+    }
+
+    #[test]
+    fn in_a_full_bucket_all_have_to_be_asked_for_again() {
+        let memo = Memo::new();
+        let key = |high| Key { high, low: 0 };
+        for high in 0..4 {
+            memo.set(key(high), 7);
+            assert_eq!(memo.get(key(high)), Some(7));
+        }
+        // If all still were, each of these would take the place of the one before.
+        for high in [4, 8, 12] {
+            memo.set(key(high), 7);
+            assert_eq!(memo.get(key(4)), Some(7), "after {high}");
+        }
+    }
+
     #[test]
     fn threads_never_read_another_texts_count() {
         let memo = Memo::new();

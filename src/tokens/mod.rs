@@ -101,7 +101,7 @@ pub trait TokenCounter: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Builds the vocabulary that models of this name are counted with, for all counters of the process: 100 to 200 ms and 50
+/// Builds the vocabulary that models of this name are counted with, for all counters of the process: 150 to 300 ms and 52
 /// MB for the newer models, once. Blocks; call it at start-up or from `spawn_blocking`. Otherwise the first count does
 /// it. For a model that [`Counters`] estimates, does nothing.
 ///

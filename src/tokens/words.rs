@@ -15,7 +15,7 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Those of this vocabulary: 4 MB, in some 20 ms.
+    /// Those of this vocabulary: 4 MB, in a third of the time that building it takes.
     pub(super) fn of(vocabulary: &CoreBPE) -> Self {
         let tokens = (0..).map_while(|rank| vocabulary.decode_bytes(&[rank]).ok());
         let words = tokens.filter(|token| single(token, 0) == Some(token.len()));
@@ -234,6 +234,16 @@ mod tests {
         fn counts_any_ascii_like_the_tokenizer_alone(text in "[ -~\n\t]{0,60}") {
             for encoding in BOTH {
                 prop_assert_eq!(Some(count(encoding, &text).0), encoding.count(&text), "{:?} {:?}", encoding, text);
+            }
+        }
+    }
+
+    /// Any three numerals are a match, whatever their scripts: it matters which three.
+    #[test]
+    fn a_number_may_go_on_in_another_script() {
+        for text in ["1۳۹۱۳۹۱", "12०७२०७२", "12１００１００"] {
+            for encoding in BOTH {
+                assert_eq!(Some(count(encoding, text).0), encoding.count(text), "{encoding:?} {text}");
             }
         }
     }
