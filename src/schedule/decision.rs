@@ -355,3 +355,35 @@ impl Core {
         self.forget(seat);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use super::super::queue::Order;
+    use super::*;
+    use crate::env::Env;
+    use crate::schedule::Job;
+
+    #[test]
+    fn places_of_a_burst_of_calls_are_given_back_when_the_last_one_ends() {
+        let (env, second) = (Env::new(), Duration::from_secs(1));
+        let now = env.now();
+        let order = Order { ageing: Duration::MAX, weights: HashMap::new() };
+        let rates = Rates::new(None, Vec::new(), second, true, &env, now);
+        let mut core = Core::new(Limiter::Unlimited, rates, Queue::new(order, None));
+        let ask = core.rates.ask(&Job::new("m").tokens(3, 4)).unwrap();
+        for calls in [ROOM, 3 * ROOM] {
+            let mut grants: Vec<_> = (0..calls).map(|_| core.take(&ask, now).unwrap()).collect();
+            let (last, number) = (grants.swap_remove(calls / 2), calls as u64);
+            assert_eq!((core.load().in_flight, core.load().reserved_tokens), (calls, 7 * number));
+            grants.into_iter().for_each(|grant| core.release(grant, None, now));
+            assert_eq!((core.load().in_flight, core.load().reserved_tokens), (1, 7));
+            assert!(core.out.capacity() >= calls, "one that is out has its place");
+            core.release(last, None, now);
+            assert_eq!((core.load().in_flight, core.load().reserved_tokens), (0, 0));
+            assert!(core.out.capacity() <= ROOM);
+        }
+    }
+}

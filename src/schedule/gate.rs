@@ -144,10 +144,10 @@ impl AdmissionGate {
         Permit::kept(Arc::clone(&self.0) as _, number)
     }
 
-    /// What one who waited for so long is told.
-    fn told(&self, verdict: Verdict, waited: Duration) -> Result<Permit> {
+    /// What one who waited for so long is told. It has its permit before the clock is read, which may panic.
+    fn told(&self, verdict: Verdict, waited: impl FnOnce() -> Duration) -> Result<Permit> {
         match verdict {
-            Verdict::Granted(grant) => Ok(self.permit(grant).with_queued(waited)),
+            Verdict::Granted(grant) => Ok(self.permit(grant).with_queued(waited())),
             Verdict::Shed => {
                 let message = "made room in a full queue; send less, or raise Admission::queue";
                 Err(Error::new(ErrorKind::Overloaded, ORIGIN, message))
@@ -180,7 +180,7 @@ impl Scheduler for AdmissionGate {
             }
             let waited = || env.now().saturating_duration_since(entered);
             if let Poll::Ready(verdict) = Pin::new(&mut ticket).poll(cx) {
-                return Poll::Ready(self.told(verdict, waited()));
+                return Poll::Ready(self.told(verdict, waited));
             }
             match expiry.as_mut().map(|expiry| expiry.as_mut().poll(cx)) {
                 Some(Poll::Ready(())) => {
@@ -239,7 +239,7 @@ impl Keeper for Shared {
         // A failure may be a refusal, which holds others back for a time.
         let mut time = self.time(outcome.is_some_and(|outcome| outcome.error.is_some()));
         let mut grant = Some(Grant(number));
-        while grant.is_some() {
+        loop {
             self.change(|core| {
                 if (time.is_some() || !core.is_timed())
                     && let Some(grant) = grant.take()
@@ -247,7 +247,64 @@ impl Keeper for Shared {
                     core.release(grant, outcome.as_ref(), time.unwrap_or(self.started));
                 }
             });
-            time = time.or_else(|| Some(self.env.now()));
+            if grant.is_none() {
+                return;
+            }
+            time = Some(self.env.now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Admission;
+    use futures_util::FutureExt;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// As one sees it who looked just before somebody else had the lock.
+    fn seen_before(gate: &AdmissionGate) {
+        assert!(gate.0.timed_now.swap(false, Ordering::Relaxed), "it matters now");
+    }
+
+    fn answered() -> Outcome<'static> {
+        Outcome::answered(None, SECOND)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_release_that_did_not_see_the_waiter_come_knows_the_time_all_the_same() {
+        let gate = Admission::new().concurrency(1).start(&Env::new()).unwrap();
+        let mut events = gate.events();
+        let running = gate.admit(&Job::new("m")).await.unwrap();
+        tokio::time::advance(10 * SECOND).await;
+        let job = Job::new("m");
+        let mut waiter = gate.admit(&job);
+        assert!(waiter.as_mut().now_or_never().is_none());
+        tokio::time::advance(5 * SECOND).await;
+        seen_before(&gate);
+        running.settle(answered());
+        assert_eq!(waiter.await.unwrap().queued(), 5 * SECOND);
+        let heard: Vec<_> = std::iter::from_fn(|| events.try_next()).collect();
+        assert!(format!("{:?}", heard.last()).contains("queued: 5s"), "{heard:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_did_not_see_a_gate_close_goes_first_at_the_true_time() {
+        let env = Env::new();
+        let gate = Admission::new().concurrency(8).start(&env).unwrap();
+        let refused =
+            Error::new(ErrorKind::RateLimited, "t", "").with_retryability(Retryability::After(Some(5 * SECOND)));
+        let running = gate.admit(&Job::new("m")).await.unwrap();
+        running.settle(Outcome::failed(&refused, SECOND));
+        tokio::time::advance(5 * SECOND).await;
+        // Another model's call tells the gate what time it is.
+        drop(gate.admit(&Job::new("other")).await.unwrap());
+        tokio::time::advance(SECOND * 9 / 10).await;
+        seen_before(&gate);
+        let _first = gate.admit(&Job::new("m")).await.unwrap();
+        let before = env.now();
+        drop(gate.admit(&Job::new("m")).await.unwrap());
+        assert_eq!(env.now() - before, SECOND, "the first one goes alone for a second");
     }
 }

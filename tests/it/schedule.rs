@@ -18,6 +18,7 @@ mod limits;
 mod order;
 mod overload;
 mod refusals;
+mod untimed;
 
 const SECOND: Duration = Duration::from_secs(1);
 

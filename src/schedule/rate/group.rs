@@ -92,7 +92,9 @@ impl Models {
     }
 
     fn number(&mut self, price: &Price) -> Option<NonZeroU32> {
-        let known = self.prices.iter().position(|known| known == price).unwrap_or(self.prices.len());
+        // By their bits: NaN does not equal itself, and would be added each time.
+        let bits = |price: &Price| [price.input, price.cached_input, price.output].map(f64::to_bits);
+        let known = self.prices.iter().position(|known| bits(known) == bits(price)).unwrap_or(self.prices.len());
         if known == self.prices.len() {
             self.prices.push(*price);
         }
@@ -133,4 +135,34 @@ pub(super) fn key(by: Option<LimitKey>, model: u64, tenant: u64) -> u64 {
 
 fn hash(name: &str, seed: u64) -> u64 {
     twox_hash::XxHash3_64::oneshot_with_seed(seed, name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use crate::schedule::rate::{Limit, Rates};
+    use std::time::Duration;
+
+    #[test]
+    fn prices_are_kept_once_however_many_models_have_them() {
+        let prices = PriceTable::empty()
+            .set("unreadable", Price::new(f64::NAN, 1.0, 2.0))
+            .set("cheap", Price::new(1.0, 1.0, 1.0))
+            .set("same", Price::new(1.0, 1.0, 1.0))
+            .set("dear", Price::new(9.0, 9.0, 9.0));
+        let env = Env::new();
+        let mut rates = Rates::new(None, vec![Limit::dollars(1.0)], Duration::from_secs(1), true, &env, env.now());
+        let (models, limits) = (&mut rates.models, &rates.limits);
+        let [cheap, same, dear, free] =
+            ["cheap", "same", "dear", "unknown"].map(|name| models.get(name, limits, &prices));
+        assert_eq!((cheap.price, free.price), (same.price, None));
+        let told = [&cheap, &dear, &free].map(|model| models.price(model).map(|price| price.input));
+        assert_eq!(told, [Some(1.0), Some(9.0), None]);
+        // More than are known by name, so that each is looked up again.
+        for number in 10_000_000..10_000_600 {
+            models.get(&format!("unreadable-{number}"), limits, &prices);
+        }
+        assert_eq!(models.prices.len(), 3);
+    }
 }
