@@ -2,6 +2,7 @@
 
 mod claims;
 mod closed;
+mod disturbed;
 mod oracle;
 mod stated;
 

@@ -34,6 +34,8 @@ pub(super) struct Account {
     news: Spent,
     /// What it is being told on the trip that is under way.
     told: Spent,
+    /// Since when there is news: when a trip was last known to have been made.
+    since: u64,
     /// What somebody waits for, and when Redis can have it.
     need: u64,
     not_before: u64,
@@ -100,6 +102,7 @@ impl Account {
             lease: Lease::default(),
             news: Spent::default(),
             told: Spent::default(),
+            since: at,
             need: 0,
             not_before: 0,
             largest: 0,
@@ -281,11 +284,11 @@ impl Account {
             self.rung = false;
             return None;
         }
-        if self.mode == FleetMode::Alone {
+        let most = match self.mode {
             // Without us Redis has refilled, up to its burst: our part of that is what we have used.
-            let part = self.in_force.burst.div_ceil(u64::try_from(processes).unwrap_or(u64::MAX).max(1));
-            self.news.charge = self.news.charge.min(i64::try_from(part).unwrap_or(i64::MAX));
-        }
+            FleetMode::Alone => self.in_force.burst.div_ceil(u64::try_from(processes).unwrap_or(u64::MAX).max(1)),
+            _ => ANY,
+        };
         self.told = std::mem::take(&mut self.news);
         let want = if self.need > 0 { ANY } else { self.recent.saturating_sub(self.lease.held) };
         let known = self.lease.reached.is_some_and(|reached| at.saturating_sub(reached) < REMEMBERED);
@@ -301,12 +304,14 @@ impl Account {
             need,
             want,
             batch: self.recent / 8,
+            since: self.since,
+            most,
         })
     }
 
     /// What a trip brought that set out then; whether somebody may start now who could not before.
     pub(super) fn hear(&mut self, line: &Line, grant: &Grant, set_out: u64, at: u64) -> bool {
-        (self.told, self.rung) = (Spent::default(), false);
+        (self.told, self.rung, self.since) = (Spent::default(), false, at);
         self.words.told();
         self.taken = grant.taken;
         self.in_force = Terms { limit: grant.limit, burst: grant.burst, ..self.terms };

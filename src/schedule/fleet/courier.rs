@@ -185,14 +185,20 @@ impl Courier {
     /// Gives back what it holds, as far as Redis hears it in time; the rest expires.
     async fn leave(&self) {
         let at = self.parts.nanos();
+        let (mode, processes) = {
+            let status = self.parts.status.lock();
+            (status.mode, status.share_of())
+        };
         for account in self.accounts() {
             let mut account = account.lock();
-            // A trip may have been cut short: what it told counts, heard or not.
+            // A trip may have been cut short: what it told is told again.
             account.fail();
-            account.enter(FleetMode::Returning, 1, at);
+            if mode != FleetMode::Alone {
+                account.enter(FleetMode::Returning, processes, at);
+            }
         }
         let told = |account: Shared| {
-            let line = account.lock().tell(1, at);
+            let line = account.lock().tell(processes, at);
             line.map(|line| (account, line))
         };
         let lines: Vec<_> = self.accounts().into_iter().filter_map(told).collect();

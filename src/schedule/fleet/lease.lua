@@ -3,7 +3,9 @@
 --
 -- KEYS: the members, the closed gates, then a limit each. ARGV: process, its settings, "1" if it leaves, how long a lease
 -- holds and how long a process is known (microseconds), how many gates it closed; three words for each of these; then for
--- each limit eighteen numbers. Every process is a field of each limit: "out expiry seen since need limit worth follows".
+-- each limit twenty numbers. Every process is a field of each limit: "out expiry seen since need limit worth follows told
+-- of", of which the last two are the sum of what it has told since its last trip that it knows to have been made, and when
+-- that was: a trip whose reply was lost tells it again.
 --
 -- What must hold: level + what all hold never exceeds the burst, and grows by the limit's rate only. So no stretch of the
 -- period sees more used than the limit and one burst, whoever uses it.
@@ -13,10 +15,17 @@ local me, settings, leaves = ARGV[1], ARGV[2], ARGV[3] == '1'
 local term, known_for, closings = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 -- A limit is raised when nobody has stated the lower one for so long, and what was stated is remembered for so long.
 local settled, remembered = 50000000, 3600000
+-- No gate stays closed and no word is in doubt for longer, whatever is said.
+local longest, minute = 86400000000, 60000000
 local function text(...)
   local words = {...}
   for place, word in ipairs(words) do words[place] = string.format('%.0f', word) end
   return table.concat(words, ' ')
+end
+
+-- By a clock that went back, too: one who is there says so anew.
+local function is_gone(seen)
+  return math.abs(now - seen) > known_for
 end
 
 local processes, differing = 1, 0
@@ -24,7 +33,7 @@ local members = redis.call('HGETALL', KEYS[1])
 for place = 1, #members, 2 do
   local seen, theirs = string.match(members[place + 1], '^(%d+) (.*)$')
   if members[place] ~= me then
-    if not seen or now - tonumber(seen) > known_for then
+    if not seen or is_gone(tonumber(seen)) then
       redis.call('HDEL', KEYS[1], members[place])
     else
       processes = processes + 1
@@ -40,16 +49,21 @@ else
 end
 
 -- A gate is "opens wait strikes process". The latest time holds, so saying it twice changes nothing.
-local function closed(value)
+local function closed(model, value)
   local opens, wait, strikes, who = string.match(value or '', '^(%d+) (%d+) (%d+) (.*)$')
   if not opens then return 0, 0, '' end
-  -- Never longer than was said, should the clock go back.
-  return math.min(tonumber(opens), now + tonumber(wait)), tonumber(strikes), who
+  opens, wait, strikes = tonumber(opens), math.min(tonumber(wait), longest), tonumber(strikes)
+  if opens > now + wait then
+    -- Never longer than was said: the clock went back. Kept, or it would be so long from every trip on.
+    opens = now + wait
+    redis.call('HSET', KEYS[2], model, text(opens, wait, strikes) .. ' ' .. who)
+  end
+  return opens, strikes, who
 end
 for closing = 1, closings do
   local first = 6 + (closing - 1) * 3
-  local model, wait, strikes = ARGV[first + 1], tonumber(ARGV[first + 2]), tonumber(ARGV[first + 3])
-  local opens, theirs = closed(redis.call('HGET', KEYS[2], model))
+  local model, wait, strikes = ARGV[first + 1], math.min(tonumber(ARGV[first + 2]), longest), tonumber(ARGV[first + 3])
+  local opens, theirs = closed(model, redis.call('HGET', KEYS[2], model))
   if now + wait > opens then
     if opens > now then strikes = math.max(strikes, theirs) end
     redis.call('HSET', KEYS[2], model, text(now + wait, wait, strikes) .. ' ' .. me)
@@ -57,7 +71,7 @@ for closing = 1, closings do
 end
 local gates, latest, gone = {}, 0, redis.call('HGETALL', KEYS[2])
 for place = 1, #gone, 2 do
-  local opens, strikes, who = closed(gone[place + 1])
+  local opens, strikes, who = closed(gone[place], gone[place + 1])
   latest = math.max(latest, opens)
   if opens <= now then
     redis.call('HDEL', KEYS[2], gone[place])
@@ -70,29 +84,29 @@ if closings > 0 and latest > now then redis.call('PEXPIRE', KEYS[2], text(math.c
 local reply = {processes, differing}
 for limit = 3, #KEYS do
   local given = {}
-  for word = 1, 18 do given[word] = tonumber(ARGV[6 + closings * 3 + (limit - 3) * 18 + word]) end
+  for word = 1, 20 do given[word] = tonumber(ARGV[6 + closings * 3 + (limit - 3) * 20 + word]) end
   local amount, period, worth, known = given[1], given[2], given[3], given[4]
   local used, holding, charge, fill, need, want = given[5], given[6], given[7], given[8], given[9], given[10]
   local follows, says, heard = given[12] == 1, given[13], now - given[14]
 
   local state = {}
-  local mine = {out = 0, since = 0}
+  local mine = {out = 0, since = 0, told = 0}
   local others, waiting = 0, {}
   -- The lowest of those that do not follow the provider.
   local firm = not follows and amount or math.huge
   local fields = redis.call('HGETALL', KEYS[limit])
   for place = 1, #fields, 2 do
     local name, value = fields[place], fields[place + 1]
-    local out, expiry, seen, since, needs, most, worths, following =
-      string.match(value, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d)$')
+    local out, expiry, seen, since, needs, most, worths, following, told, of =
+      string.match(value, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d) (%-?%d+) (%d+)$')
     if not out then
       state[name] = tonumber(value)
     else
-      out, since, seen = tonumber(out), tonumber(since), tonumber(seen)
+      out, since, seen = tonumber(out), math.min(tonumber(since), now), tonumber(seen)
       if now >= tonumber(expiry) then out = 0 end
       if name == me then
-        mine = {out = out, since = since}
-      elseif now - seen > known_for then
+        mine = {out = out, since = since, told = tonumber(of) == given[19] and tonumber(told) or 0}
+      elseif is_gone(seen) then
         redis.call('HDEL', KEYS[limit], name)
       else
         others = others + out
@@ -142,12 +156,18 @@ for limit = 3, #KEYS do
     level, at = level + more, at + math.ceil(more * period / amount)
   end
 
+  -- What is new of it: what was used first, then what is charged.
+  local sum = used + charge
+  local heard_of = math.min(used, math.max(mine.told, 0))
+  used, charge = used - heard_of, math.min(charge - (mine.told - heard_of), given[20])
   level, taken = level + mine.out - used - holding, taken + used + charge
   if charge > 0 then
     level = level - charge
   elseif charge < 0 and fill == full then
     level = math.min(level - charge, math.max(level, burst - others - holding))
   end
+  -- Whatever was told: nobody waits for longer than a period's worth to come back.
+  level = math.max(level, -amount)
 
   -- What the provider has left, less what was taken since it was heard, is all that may be in the bucket and on lease. It is
   -- set by the latest word, so hearing it from several changes nothing.
@@ -155,6 +175,7 @@ for limit = 3, #KEYS do
     withheld = math.max(0, level + others + holding - given[16] + taken - given[17])
     state.word_at, doubted = heard, now + given[18]
   end
+  doubted = math.min(doubted, now + minute)
   if now >= doubted then withheld = 0 end
   local free = level - withheld
 
@@ -193,7 +214,7 @@ for limit = 3, #KEYS do
     redis.call('HDEL', KEYS[limit], me)
   else
     redis.call('HSET', KEYS[limit], me, text(holding + grant, now + term, now, since, since > 0 and need or 0,
-      given[1], given[3], given[12]))
+      given[1], given[3], given[12], sum, given[19]))
   end
   redis.call('HSET', KEYS[limit], 'level', text(level), 'at', text(at), 'full', text(full), 'taken', text(taken))
   if stated then

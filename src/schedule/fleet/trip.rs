@@ -35,6 +35,10 @@ pub(super) struct Line {
     pub(super) batch: u64,
     /// What the provider said of it.
     pub(super) said: Said,
+    /// Since when it is told, in this process's nanoseconds: told again, it counts once.
+    pub(super) since: u64,
+    /// The most that is charged, whatever is told.
+    pub(super) most: u64,
 }
 
 /// What comes back for one limit.
@@ -100,6 +104,7 @@ impl Traveller {
             words.extend(wanted.map(whole).map(Value::from));
             let left = [i64::from(said.left.is_some()), said.left.unwrap_or(0), said.taken, whole(said.doubt)];
             words.extend(left.map(Value::from));
+            words.extend([line.since, line.most].map(whole).map(Value::from));
         }
         let words: Vec<Value> = self.connection.script(LEASE, keys, words, self.patience).await?;
         parse(&words, expected).ok_or_else(|| Error::new(ErrorKind::Decode, ORIGIN, "a reply of an unexpected form"))

@@ -146,7 +146,7 @@ impl Rates {
 impl Closed {
     fn new(gate: u32, stated: Option<u64>, strikes: u32, at: u64) -> Self {
         let own = FIRST.checked_shl(strikes.min(16)).unwrap_or(LONGEST).min(LONGEST);
-        let strikes = if stated.is_none() { strikes + 1 } else { 0 };
+        let strikes = if stated.is_none() { strikes.saturating_add(1) } else { 0 };
         Self { gate, since: at, until: at.saturating_add(stated.unwrap_or(own)), strikes, first: None }
     }
 }
@@ -234,5 +234,15 @@ mod tests {
             gates.ended(1, 0, Some(Some(error)), 0);
         }
         assert!(gates.0.is_empty());
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn however_often_others_say_it_was_refused() {
+        let mut gates = ClosedGates::default();
+        gates.close(1, SECOND, u32::MAX, 0);
+        gates.passed(1, SECOND);
+        gates.ended(1, SECOND, Some(Some(&refused(None))), SECOND);
+        assert_eq!(gates.pass(1, SECOND), Err(61 * SECOND));
     }
 }

@@ -17,7 +17,7 @@ async fn refused(gate: &AdmissionGate, model: &str, wait: Duration) {
 }
 
 /// Whether a call of this model must wait for longer than a lease takes.
-async fn is_closed(gate: &AdmissionGate, model: &str) -> bool {
+pub(super) async fn is_closed(gate: &AdmissionGate, model: &str) -> bool {
     let deadline = Instant::now() + SECOND;
     match gate.admit(&Job::new(model).tokens(10, 0).deadline(Some(deadline))).await {
         Ok(_) => false,
@@ -89,4 +89,24 @@ async fn without_redis_each_finds_out_and_tells_when_it_is_back() {
     server.run().await;
     until("it hears of it after all", || is_closed(&gates[1].0, "m")).await;
     end(gates).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shorter_time_does_not_replace_a_longer_one() {
+    let server = Server::start(&[]).await;
+    let (gate, env) = gate(&limits(), &server);
+    let permit = gate.admit(&Job::new("m").tokens(10, 0)).await.unwrap();
+    let time = server.command(&["TIME"]).await;
+    let seconds = time.lines().next().unwrap().parse::<u64>().unwrap();
+    // Told by another one, and not heard here yet.
+    let longer = format!("{}000000 30000000 0 another", seconds + 30);
+    let key = "sluicegate:limits:{tests}:closed";
+    server.command(&["HSET", key, "m", &longer]).await;
+    let hint = Retryability::After(Some(SECOND));
+    let error = Error::new(ErrorKind::RateLimited, "t", "").with_retryability(hint);
+    let trips = gate.fleet().unwrap().trips;
+    permit.settle(Outcome::failed(&error, SECOND));
+    until("it is told", || async { gate.fleet().unwrap().trips >= trips + 2 }).await;
+    assert_eq!(server.command(&["HGET", key, "m"]).await, longer);
+    end(vec![(gate, env)]).await;
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +15,8 @@ pub(crate) enum Network {
     Whole,
     /// Replies come a byte at a time.
     Sliced,
+    /// Replies come so much later.
+    Late(Duration),
     /// Nothing passes on connections made so far; nothing is closed. New ones work.
     OldOnesSilent,
     /// Nothing passes at all; nothing is closed.
@@ -94,6 +97,10 @@ async fn carry(client: TcpStream, server: TcpStream, state: watch::Receiver<(Net
             let network = down.borrow().0;
             let reply = &buffer[..length];
             let sent = match network {
+                Network::Late(time) => {
+                    tokio::time::sleep(time).await;
+                    to_client.write_all(reply).await
+                }
                 Network::CutAfter(bytes) if bytes < length => {
                     let _ = to_client.write_all(&reply[..bytes]).await;
                     return;
