@@ -16,9 +16,9 @@
 //!    next one. When it leaves or is let in, somebody else is told.
 //!
 //! What comes back to the rates (a settled call, one that never began) can only help a parked lane to an earlier start
-//! than it was told. The same holds for a claim that ends with what came back ([`Rates::claim`]); one that ends with the
-//! waiter that made it frees all lanes it held back at once. [`Queue::reconsider`] asks some of them again, the next ones the next time, so that ending a call
-//! costs the same however many are parked; the rest have their instants.
+//! than it was told. [`Queue::reconsider`] asks some of them again, the next ones the next time, so that ending a call costs
+//! the same however many are parked; the rest have their instants. A claim ([`Rates::claim`]) ends when whoever made it
+//! starts, leaves or is held back by something else, and frees the lanes that were parked until its time.
 //!
 //! Every waiter is in exactly one of three states: waiting, decided (its verdict stands in its seat, what it was granted is
 //! taken, it has been woken), or gone. A future that is dropped leaves whichever it is in; if it was granted, its turn is
@@ -37,7 +37,7 @@ use super::concurrency::Limiter;
 use super::event::AdmissionEvent;
 use super::pace::Pace;
 use super::queue::{CLASSES, Queue, Seat, Waiter, Who};
-use super::rate::{Ask, Debit, Held, Rates};
+use super::rate::{Ask, Claimed, Debit, Held, Rates};
 use super::status::{ClassStatus, Status, Totals};
 use super::{Load, Outcome};
 
@@ -210,7 +210,7 @@ impl Core {
     #[cfg(feature = "redis")]
     pub(super) fn ask_again(&mut self, now: Instant) {
         self.rates.hear_closed(now);
-        self.rates.unclaim_all();
+        self.rates.claims_are_due();
         self.queue.reconsider();
         self.let_in(None, now);
     }
@@ -242,7 +242,7 @@ impl Core {
             let (priority, queued) = waiter.seen(now);
             self.totals.left += 1;
             self.tell(|| AdmissionEvent::Left { priority, queued });
-            self.unclaim(&waiter.ask);
+            self.unclaim(seat, &waiter.ask);
         }
         self.forget(seat);
         if let Some(Verdict::Granted(grant)) = verdict {
@@ -267,8 +267,8 @@ impl Core {
     }
 
     /// It does not wait any more: whoever its claims held back may go on.
-    fn unclaim(&mut self, ask: &Ask) {
-        if let Some(until) = self.rates.unclaim(ask) {
+    fn unclaim(&mut self, seat: Seat, ask: &Ask) {
+        if let Some(until) = self.rates.unclaim(seat, ask) {
             self.queue.unpark_at(until);
         }
     }
@@ -277,7 +277,7 @@ impl Core {
     pub(super) fn send_away(&mut self, seat: Seat, verdict: Verdict, now: Instant) {
         let shed = matches!(verdict, Verdict::Shed);
         let Some(waiter) = self.queue.decide(seat, verdict) else { return };
-        self.unclaim(&waiter.ask);
+        self.unclaim(seat, &waiter.ask);
         self.forget(seat);
         let (priority, queued) = waiter.seen(now);
         if shed {
@@ -303,18 +303,26 @@ impl Core {
                 self.told = None;
                 return;
             }
-            let Some((seat, head)) = self.queue.next(now).and_then(|seat| Some((seat, self.queue.waiter(seat)?)))
-            else {
-                break;
-            };
-            let (ask, class) = (Ask::clone(&head.ask), head.lane.class());
-            if let Some(until) = self.rates.claimed(&ask, class, now) {
-                self.queue.park(seat, until);
-                continue;
+            let asks = |seat| self.queue.waiter(seat).map(|head| (seat, Ask::clone(&head.ask), head.lane.class()));
+            let Some((mut seat, mut ask, mut class)) = self.queue.next(now).and_then(asks) else { break };
+            match self.rates.claimed(seat, &ask, class, now) {
+                None => {}
+                Some(Claimed::Until(until)) => {
+                    self.queue.park(seat, until);
+                    continue;
+                }
+                // Whatever others have claimed of what that one needs: two who each waited for the other's would never start.
+                Some(Claimed::Due(who)) => match asks(who) {
+                    Some(first) => (seat, ask, class) = first,
+                    None => {
+                        self.rates.disown(who);
+                        continue;
+                    }
+                },
             }
             match self.take(&ask, now) {
                 Ok(grant) => {
-                    self.unclaim(&ask);
+                    self.unclaim(seat, &ask);
                     self.hand_over(seat, grant, now);
                 }
                 Err(Held { until, all: true }) => {
@@ -324,7 +332,9 @@ impl Core {
                 Err(Held { until, all: false }) => {
                     // The turn of one who has aged counts as one of the class that it passes.
                     let class = self.queue.top().unwrap_or(class);
-                    self.rates.claim(&ask, class, until);
+                    // What it claimed before may not be what holds it back now.
+                    self.rates.unclaim(seat, &ask);
+                    self.rates.claim(seat, &ask, class, until);
                     self.queue.park(seat, until);
                 }
             }

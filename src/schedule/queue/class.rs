@@ -171,13 +171,15 @@ impl Class {
         }
     }
 
-    /// Keeps the lane from being served.
-    pub(super) fn park(&mut self, lane: Lane, until: Instant) {
-        let Some(calls) = self.lanes.get_mut(&lane.key()) else { return };
-        if calls.held.replace(until).is_none() {
+    /// Keeps the lane from being served; until when it was kept before.
+    pub(super) fn park(&mut self, lane: Lane, until: Instant) -> Option<Instant> {
+        let calls = self.lanes.get_mut(&lane.key())?;
+        let before = calls.held.replace(until);
+        if before.is_none() {
             let oldest = calls.oldest;
             self.unlist(lane, oldest);
         }
+        before
     }
 
     fn unlist(&mut self, lane: Lane, oldest: u64) {

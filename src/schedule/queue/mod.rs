@@ -221,7 +221,9 @@ impl Queue {
     /// Holds the lane of this waiter back until then.
     pub(super) fn park(&mut self, seat: Seat, until: Instant) {
         let Some(lane) = self.waiter(seat).map(|waiter| waiter.lane) else { return };
-        self.classes[usize::from(lane.class)].park(lane, until);
+        if let Some(before) = self.classes[usize::from(lane.class)].park(lane, until) {
+            self.parked.remove(&(before, lane));
+        }
         self.parked.insert((until, lane));
     }
 

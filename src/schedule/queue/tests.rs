@@ -112,3 +112,16 @@ fn nothing_is_kept_of_those_who_have_gone() {
     }
     assert_eq!((queue.room.tenants.len(), queue.room.models.len(), queue.tenants()), (0, 0, 0));
 }
+
+#[test]
+fn a_lane_held_back_anew_has_one_time() {
+    let (mut queue, now) = (queue(), start());
+    let seat = queue.enter(who("a", "m"), Ask::of(1), now);
+    queue.park(seat, now + SECOND);
+    queue.park(seat, now + 3 * SECOND);
+    assert_eq!(queue.first_parked(), Some((now + 3 * SECOND, seat)));
+    queue.unpark_until(now + 2 * SECOND);
+    assert_eq!(queue.next(now), None);
+    queue.unpark_until(now + 3 * SECOND);
+    assert_eq!((queue.next(now), queue.first_parked()), (Some(seat), None));
+}

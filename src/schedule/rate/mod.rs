@@ -29,6 +29,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 pub(super) use ask::Ask;
+pub(super) use claim::Claimed;
 pub use limit::{Limit, LimitKey};
 
 use super::permit::Spent;
@@ -256,8 +257,10 @@ impl Rates {
         self.reserved -= ask.total();
         for (place, limited) in of(&mut self.limits, &ask.model) {
             let (key, used) = (limited.key(ask), used(limited));
-            if !limited.claims.is_empty() {
-                limited.claims.remove(&key);
+            if !limited.claims.is_empty()
+                && let Some(claim) = limited.claims.get_mut(&key)
+            {
+                claim.is_due = true;
             }
             limited.meters.of(key, at).settle(debit.marks.get(place), ask.amount(limited.limit.measure), used, at);
         }

@@ -1,6 +1,7 @@
 //! Limits that hold some back and not others.
 
 use sluicegate::schedule::Limit;
+use sluicegate::types::Usage;
 
 use super::*;
 
@@ -103,5 +104,34 @@ async fn those_held_back_by_their_own_limit_are_not_ahead_of_a_deadline() {
     assert_eq!(soon(job(&gate, Job::new("m").tenant(Some("b")).deadline(deadline))).await, Duration::ZERO);
     for call in flood {
         soon(call).await;
+    }
+}
+
+/// What comes back is too little for the large one: as long as it waits it is for it, and not for those behind it.
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_is_kept_for_who_waits_for_more() {
+    let limit = Limit::tokens(600).models(["m*"]).burst(10 * SECOND);
+    let gate = gate(Admission::new().limit(limit));
+    let unused = Usage::new(0, 0);
+    let [first, second] = [40, 60].map(|tokens| Job::new("m").tokens(tokens, 0));
+    let (first, second) = (gate.admit(&first).await.unwrap(), gate.admit(&second).await.unwrap());
+    let before: Vec<_> = ["a", "b", "c"].map(|tenant| at(&gate, tenant, "m1", 90)).into();
+    settle_down().await;
+    let large = at(&gate, "large", "m2", 100);
+    settle_down().await;
+    let behind: Vec<_> = ["d", "e", "f"].map(|tenant| at(&gate, tenant, "m3", 10)).into();
+    settle_down().await;
+    for call in &before {
+        call.abort();
+    }
+    settle_down().await;
+    assert_eq!(gate.status().queued, 4);
+    first.settle(Outcome::answered(Some(&unused), Duration::ZERO));
+    settle_down().await;
+    assert_eq!(gate.status().queued, 4, "40 are not for those who ask for 10");
+    second.settle(Outcome::answered(Some(&unused), Duration::ZERO));
+    assert_eq!(soon(large).await, Duration::ZERO);
+    for call in behind {
+        assert!(!soon(call).await.is_zero());
     }
 }
