@@ -119,11 +119,12 @@ async fn what_comes_back_is_kept_for_who_waits_for_more() {
     settle_down().await;
     let large = at(&gate, "large", "m2", 100);
     settle_down().await;
-    let behind: Vec<_> = ["d", "e", "f"].map(|tenant| at(&gate, tenant, "m3", 10)).into();
-    settle_down().await;
     for call in &before {
         call.abort();
     }
+    settle_down().await;
+    // They are listed where the others were, before the large one.
+    let behind: Vec<_> = ["d", "e", "f"].map(|tenant| at(&gate, tenant, "m3", 10)).into();
     settle_down().await;
     assert_eq!(gate.status().queued, 4);
     first.settle(Outcome::answered(Some(&unused), Duration::ZERO));
