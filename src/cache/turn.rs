@@ -29,8 +29,9 @@ const FIRST_LOOK: Duration = Duration::from_millis(5);
 const LONGEST_LOOK: Duration = Duration::from_millis(100);
 
 /// A lease is taken for so long at first, and for its whole term once it is known to be ours: one whose reply was lost
-/// delays the others no longer than this.
-const FIRST_TERM: Duration = Duration::from_millis(250);
+/// delays the others no longer than this. Not shorter: on a busy machine it would run out before it is known, and others
+/// would ask the same.
+const FIRST_TERM: Duration = Duration::from_secs(1);
 
 /// For how long nobody needs a lease after one that brought no answer to keep.
 const OPEN_FOR: Duration = Duration::from_secs(1);

@@ -386,7 +386,7 @@ async fn in_the_leases_of_a_fleet() {
     for _ in 0..2 {
         let tier = crate::redis::patient(server.url()).build().unwrap();
         crate::redis::joined(&tier).await;
-        let layer = CacheLayer::from(Cache::memory(1_000).fleet(tier).tier_timeout(HANG));
+        let layer = CacheLayer::from(Cache::memory(1_000).fleet(tier).lease_term(HANG).tier_timeout(HANG));
         processes.push(OptimizedClient::builder(Arc::clone(&upstream)).cache(layer).build().unwrap());
     }
     let tenants = tenants();
