@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::{
-    ChatBody, ChatChunk, ChatCompletion, Choice, Content, EmbedInput, EmbedRequest, Extra, Message, Part, Tool,
-};
+use super::{ChatBody, ChatChunk, ChatCompletion, Choice, Content, Extra, Message, Part, Tool};
+#[cfg(feature = "openai")]
+use super::{EmbedInput, EmbedRequest};
 
 impl ChatCompletion {
     /// About how many bytes of memory it takes, if it came in so many chunks; none when it was not streamed.
@@ -35,6 +35,7 @@ impl ChatBody {
     }
 }
 
+#[cfg(feature = "openai")]
 impl EmbedRequest {
     /// About how many bytes its input takes.
     pub(crate) fn weight(&self) -> usize {

@@ -113,3 +113,23 @@ async fn who_cannot_wait_has_a_stale_answer_refreshed_at_once() {
     assert_eq!((house.desk.sent.load(SeqCst), house.ordinary.calls()), (1, 2));
     assert!(!house.llm.chat(question()).await.unwrap().trace().stale);
 }
+
+/// More than run at a time otherwise.
+#[tokio::test(start_paused = true)]
+async fn refreshes_in_batches_take_no_place_of_the_others() {
+    let house = House::with_refresh(may_wait, 3 * HOUR).await;
+    let life = Duration::from_secs(100);
+    let other = |number: usize| ChatRequest::new("gpt-5-mini").user(format!("Why {number}?"));
+    for number in 0..40 {
+        house.llm.chat(other(number)).await.unwrap();
+    }
+    sleep(life).await;
+    for number in 0..40 {
+        assert!(house.llm.chat(may_wait(other(number))).await.unwrap().trace().stale);
+    }
+    sleep(life).await;
+    assert_eq!((house.cache.open_flights(), house.cache.skipped_refreshes()), (41, 0));
+    assert!(house.llm.chat(question()).await.unwrap().trace().stale);
+    sleep(Duration::from_secs(1)).await;
+    assert!(!house.llm.chat(question()).await.unwrap().trace().stale, "who cannot wait has one of the others");
+}
