@@ -36,6 +36,7 @@ fn policies() -> Vec<(&'static str, Arc<dyn HistoryPolicy>)> {
     vec![
         ("window", Arc::new(Window::tokens(BUDGET))),
         ("prefix-stable", Arc::new(StableWindow::tokens(BUDGET))),
+        ("prefix-stable at 10 %", Arc::new(StableWindow::tokens(BUDGET).cached_price(0.1))),
         ("last turns, window", Arc::new(PolicyChain::new().then(LastTurns::new(100)).then(Window::tokens(BUDGET)))),
     ]
 }
@@ -92,7 +93,7 @@ impl Took {
 }
 
 fn row(what: &str, took: Took, target: &str) {
-    println!("{what:<58} {:>9.1} {:>9.1}   {target}", took.median, took.p90);
+    println!("{what:<70} {:>9.1} {:>9.1}   {target}", took.median, took.p90);
 }
 
 fn counter() -> Tiktoken {
@@ -204,7 +205,7 @@ fn main() {
     let request = ChatRequest::new(MODEL).messages(talk.messages(200));
     let tokens = counter().request(&request);
     println!("{} messages, {tokens} tokens, to {BUDGET}", request.messages.len());
-    println!("{:<58} {:>9} {:>9}   target, us", "", "median us", "p90 us");
+    println!("{:<70} {:>9} {:>9}   target, us", "", "median us", "p90 us");
     let ours = runtime.block_on(async {
         let ours = trims(&request, runs).await;
         on_the_way(&request, runs).await;

@@ -25,7 +25,7 @@ pub(crate) fn run(request: &ChatRequest, budget: u64, ours: f64) {
             Some(median) => {
                 let (messages, tokens) = (&row["messages"], &row["tokens"]);
                 let title = format!("{name}: to {messages} messages, {tokens} tokens");
-                println!("{title:<58} {median:>9.1} {:>9}   {:.0} times ours, cold", "", median / ours);
+                println!("{title:<70} {median:>9.1} {:>9}   {:.0} times ours, cold", "", median / ours);
             }
             None => println!("{name}: not measured: {}", row["why"].as_str().unwrap_or_default()),
         }

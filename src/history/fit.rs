@@ -1,7 +1,5 @@
 //! What a policy made of a conversation.
 
-use std::sync::Arc;
-
 use super::Carry;
 use crate::types::{Content, HistoryTrace, Message, Messages, Part};
 
@@ -57,8 +55,13 @@ pub(super) fn clamped(tokens: u64) -> u32 {
 
 /// The instructions, and whatever stands at this position or after it.
 pub(super) fn from(messages: &Messages, first_kept: usize) -> Messages {
-    let kept = messages.iter().enumerate().filter(|(at, message)| *at >= first_kept || message.role.is_instruction());
-    kept.map(|(_, message)| Arc::clone(message)).collect()
+    let (before, rest) = messages.split_at(first_kept.min(messages.len()));
+    let instructions = before.iter().filter(|message| message.role.is_instruction());
+    // One instruction is what most conversations have.
+    let mut kept = Vec::with_capacity(rest.len() + 1);
+    kept.extend(instructions.cloned());
+    kept.extend_from_slice(rest);
+    kept.into_iter().collect()
 }
 
 /// How many tokens so many bytes of text are, learnt from messages that were counted.

@@ -12,21 +12,31 @@ use crate::types::{Message, Role};
 /// and their results are in one turn, and a conversation that starts at a turn is valid. What comes before the user
 /// first speaks is a turn of its own.
 pub(super) fn turns(messages: &[Arc<Message>]) -> Vec<Range<usize>> {
-    let mut starts: Vec<usize> = Vec::new();
-    let mut answered = true;
-    for (position, message) in messages.iter().enumerate() {
-        if message.role.is_instruction() {
-            continue;
-        }
-        let user = message.role == Role::User;
-        // Several user messages in a row are one thing said.
-        if starts.is_empty() || (user && answered) {
-            starts.push(position);
-        }
-        answered = !user;
-    }
+    let mut begins = Begins::default();
+    let starts = messages.iter().enumerate().filter(|(_, message)| begins.at(&message.role));
+    let starts: Vec<usize> = starts.map(|(position, _)| position).collect();
     let ends = starts.iter().skip(1).copied().chain([messages.len()]);
     starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
+}
+
+/// Tells, message by message, where a turn begins.
+#[derive(Debug, Default)]
+pub(super) struct Begins {
+    /// Who spoke last, instructions apart: the user, or somebody else.
+    last: Option<bool>,
+}
+
+impl Begins {
+    /// Whether with the next message, of this role, a turn begins.
+    pub(super) fn at(&mut self, role: &Role) -> bool {
+        if role.is_instruction() {
+            return false;
+        }
+        let user = *role == Role::User;
+        let last = self.last.replace(user);
+        // Several user messages in a row are one thing said.
+        last.is_none_or(|last_user| user && !last_user)
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,13 @@ pub(super) struct Prices {
     pub(super) written: f64,
 }
 
+impl Prices {
+    /// Whether a token from the cache is cheaper than one read anew. If not, all that fits is kept.
+    pub(super) fn differ(self) -> bool {
+        self.written > self.cached
+    }
+}
+
 /// What a trim is to leave.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Depth {

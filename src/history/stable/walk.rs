@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::depth::Depth;
-use crate::history::turns::turns;
+use crate::history::turns::Begins;
 use crate::types::{Message, Role};
 
 /// What growing led to.
@@ -31,20 +31,19 @@ pub(super) fn walk(
     depth: &Depth,
     mut cost: impl FnMut(usize) -> u64,
 ) -> Walked {
-    let turns = turns(messages);
-    let mut starts = turns.iter().map(|turn| turn.start).peekable();
+    let mut begins = Begins::default();
     let mut walk = Walk {
         limit,
         shortens,
         depth,
         fixed: overhead,
-        turns: Vec::with_capacity(turns.len()),
+        turns: Vec::with_capacity(messages.len() / 2),
         first: 0,
         held: Held::default(),
         asked: None,
     };
     for (position, message) in messages.iter().enumerate() {
-        if starts.next_if_eq(&position).is_some() {
+        if begins.at(&message.role) {
             walk.turns.push(Turn { start: position, before: walk.fixed, held: Held::default() });
         }
         // What answers the call to come, should it end with words of the model, was not asked for yet.
@@ -130,8 +129,7 @@ impl Walk<'_> {
             return;
         }
         let room = self.limit.saturating_sub(self.fixed);
-        let growth = self.held.tokens as f64 / self.held.answers.max(1) as f64;
-        let target = (self.depth.share(growth / room.max(1) as f64) * room as f64) as u64;
+        let target = self.target(room);
         // Turns go whole: the one with which the target is reached stays, so that it is met on average.
         while let [turn, _, ..] = self.turns.get(self.first..).unwrap_or_default() {
             let rest = self.held.tokens.saturating_sub(turn.held.tokens);
@@ -141,6 +139,16 @@ impl Walk<'_> {
             self.held = Held { tokens: rest, answers: self.held.answers.saturating_sub(turn.held.answers) };
             self.first += 1;
         }
+    }
+
+    /// How much of this room a trim is to leave.
+    fn target(&self, room: u64) -> u64 {
+        // Spares the window that trims at every message the divisions.
+        if !self.depth.prices.differ() {
+            return room;
+        }
+        let growth = self.held.tokens as f64 / self.held.answers.max(1) as f64;
+        (self.depth.share(growth / room.max(1) as f64) * room as f64) as u64
     }
 
     fn end(self, length: usize) -> Walked {
