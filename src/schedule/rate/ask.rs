@@ -113,13 +113,7 @@ impl Limited {
             Measure::Input => spent.input.saturating_sub(cached),
             Measure::Output => spent.output,
             Measure::Tokens => spent.input.saturating_add(spent.output).saturating_sub(cached),
-            Measure::Dollars => match (usage, price) {
-                (Some(usage), Some(price)) => price.cost(usage).picos(),
-                (None, Some(price)) if !spent.is(ask.input, ask.output) => {
-                    price.cost(&Usage::new(spent.input, spent.output)).picos()
-                }
-                _ => ask.dollars,
-            },
+            Measure::Dollars => billed(ask, price, spent, usage),
         }
     }
 }
@@ -140,7 +134,21 @@ impl Limited {
     }
 }
 
+/// What it cost in picodollars.
+// Inlined, it would be worked out for every call: the optimiser sees no harm in that.
+#[inline(never)]
+fn billed(ask: &Ask, price: Option<Price>, spent: &Spent, usage: Option<&Usage>) -> u64 {
+    match (usage, price) {
+        (Some(usage), Some(price)) => price.cost(usage).picos(),
+        (None, Some(price)) if !spent.is(ask.input, ask.output) => {
+            price.cost(&Usage::new(spent.input, spent.output)).picos()
+        }
+        _ => ask.dollars,
+    }
+}
+
 /// What it costs in picodollars, by the estimate.
+#[inline(never)]
 fn priced(ask: &Ask, price: Option<Price>, job: &Job<'_>) -> Result<u64> {
     let Some(price) = price else {
         let remedy = "has no price, and dollars are limited: set its price where the client is built, or give the limit \

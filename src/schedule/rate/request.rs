@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use governor::clock::Clock;
-use governor::middleware::StateInformationMiddleware;
+use governor::middleware::{StateInformationMiddleware, StateSnapshot};
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
@@ -41,8 +41,9 @@ pub(super) struct RequestRate {
     pub(super) not_before: u64,
     /// How many requests were taken and not made, and when they were given back.
     spare: (u64, u64),
-    /// How many could start at once after the last one did, and when that was.
-    left: (u32, u64),
+    /// What governor had left after the last one started; `None` when it is full. How many that are is asked for rarely,
+    /// and takes two divisions.
+    left: Option<(StateSnapshot, u64)>,
     /// All that were taken.
     taken: i64,
     /// The provider has none left before then.
@@ -62,7 +63,7 @@ impl RequestRate {
             burst,
             not_before: 0,
             spare: (0, 0),
-            left: (cells.get(), 0),
+            left: None,
             taken: 0,
             dry: 0,
             heard: 0,
@@ -86,7 +87,7 @@ impl RequestRate {
         self.limiter.clock().0.set(at);
         match self.limiter.check() {
             Ok(state) => {
-                self.left = (state.remaining_burst_capacity(), at);
+                self.left = Some((state, at));
                 self.taken += 1;
                 Ok(self.taken)
             }
@@ -135,9 +136,11 @@ impl RequestRate {
 
     /// How many could start now, or one less.
     fn left(&self, at: u64) -> u32 {
-        let back = at.saturating_sub(self.left.1) / interval(self.per_minute);
-        let left = u64::from(self.left.0).saturating_add(back).min(u64::from(cells(self.per_minute, self.burst).get()));
-        u32::try_from(left).unwrap_or(u32::MAX)
+        let most = cells(self.per_minute, self.burst).get();
+        let Some((state, then)) = &self.left else { return most };
+        let back = at.saturating_sub(*then) / interval(self.per_minute);
+        let left = u64::from(state.remaining_burst_capacity()).saturating_add(back);
+        u32::try_from(left).unwrap_or(u32::MAX).min(most)
     }
 
     /// Takes those that are too many.
@@ -145,7 +148,7 @@ impl RequestRate {
         let Some(many) = NonZeroU32::new(self.left(at).saturating_sub(left)) else { return };
         self.limiter.clock().0.set(at);
         if let Ok(Ok(state)) = self.limiter.check_n(many) {
-            self.left = (state.remaining_burst_capacity(), at);
+            self.left = Some((state, at));
         }
     }
 
@@ -155,7 +158,7 @@ impl RequestRate {
         }
         let left = self.left(at);
         let cells = cells(per_minute, self.burst);
-        (self.per_minute, self.limiter, self.left) = (per_minute, limiter(per_minute, cells), (cells.get(), at));
+        (self.per_minute, self.limiter, self.left) = (per_minute, limiter(per_minute, cells), None);
         self.not_before = 0;
         self.lower(left, at);
     }
