@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use governor::{Quota, RateLimiter};
 use sluicegate::Env;
 use sluicegate::schedule::{Admission, AdmissionGate, Job, Outcome, Permit, Scheduler};
+use sluicegate::types::Usage;
 use tokio::sync::Semaphore;
 
 const CALLS: u32 = 20_000;
@@ -56,22 +57,28 @@ async fn alone() {
     println!("\nnanoseconds to admit and settle one call, alone");
     println!("{:<52}{floor:>8.0}", "tokio semaphore, acquire_owned and drop");
     println!("{:<52}{rated:>8.0}", "the same behind a governor of requests");
-    let row = async |name: &str, admission: Admission, tenant: Option<&str>, floor: f64| {
+    let row = async |name: &str, admission: Admission, job: Job<'_>, usage: Option<Usage>| {
         let gate = admission.start(&Env::new()).unwrap();
-        let job = Job::new("m").tokens(100, 50).tenant(tenant);
         let time = best(|| async {
             for _ in 0..CALLS {
-                let permit = black_box(gate.admit(&job).await.unwrap());
-                permit.settle(Outcome::answered(None, Duration::ZERO));
+                // As `ScheduleLayer` asks.
+                let permit = match gate.try_admit(&job).unwrap() {
+                    Some(permit) => permit,
+                    None => gate.admit(&job).await.unwrap(),
+                };
+                black_box(permit).settle(Outcome::answered(usage.as_ref(), Duration::ZERO));
             }
         })
         .await;
         println!("{name:<52}{time:>8.0}{:>7.1}x", time / floor);
     };
-    row("concurrency", Admission::new().concurrency(32), None, floor).await;
-    row("concurrency, a tenant", Admission::new().concurrency(32), Some("acme"), floor).await;
-    let rates = Admission::new().concurrency(32).rpm(u32::MAX).tpm(u32::MAX);
-    row("concurrency, rpm, tpm; to semaphore and governor", rates, None, rated).await;
+    let (job, places) = (Job::new("m").tokens(100, 50), Admission::new().concurrency(32));
+    let rates = places.clone().rpm(u32::MAX).tpm(u32::MAX);
+    row("concurrency", places.clone(), job, None).await;
+    row("concurrency, a tenant", places, job.tenant(Some("acme")), None).await;
+    row("concurrency, rpm, tpm", rates.clone(), job, None).await;
+    row("the same, fewer tokens used than estimated", rates.clone(), job, Some(Usage::new(90, 10))).await;
+    row("the same, more", rates, job, Some(Usage::new(110, 60))).await;
 }
 
 fn enter<'a>(gate: &'a AdmissionGate, job: &'a Job<'a>) -> Ask<'a> {

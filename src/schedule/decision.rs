@@ -151,6 +151,11 @@ impl Core {
         self.queue.len() > 0 || self.rates.is_closed()
     }
 
+    /// Whether it matters when this call ended, which says no more than its outcome does.
+    pub(super) fn is_timed_end(&self, grant: &Grant, outcome: Option<&Outcome<'_>>) -> bool {
+        self.is_timed() || self.out.get(grant.0).is_some_and(|debit| self.rates.is_timed_end(debit, outcome))
+    }
+
     fn is_full(&self) -> bool {
         self.limiter.limit().is_some_and(|limit| self.out.len() >= limit)
     }
@@ -182,9 +187,12 @@ impl Core {
 
     /// Takes a place and what is asked of the rates, all or nothing.
     fn take(&mut self, ask: &Ask, now: Instant) -> Result<Grant, Held> {
-        let debit = self.rates.take(ask, now)?;
+        let debit = self.rates.begin(ask, now)?;
         self.totals.admitted += 1;
-        Ok(Grant(self.out.insert(debit)))
+        let place = self.out.vacant_entry();
+        let grant = Grant(place.key());
+        self.rates.charge(place.insert(debit));
+        Ok(grant)
     }
 
     fn give_back(&mut self, grant: Grant) -> Option<Debit> {

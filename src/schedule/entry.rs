@@ -6,54 +6,81 @@ use super::admission::{Rules, Shed};
 use super::decision::{Core, Grant, Verdict};
 use super::event::AdmissionEvent;
 use super::gate::{Shared, shut_down};
-use super::queue::{Seat, Who};
+use super::queue::Who;
+use super::rate::Ask;
 use super::ticket::Ticket;
 use super::{Job, ORIGIN};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What became of it.
-pub(super) enum Entry<'a> {
+pub(super) enum Entry<T> {
     Admitted(Grant),
-    Queued(Ticket<'a>),
+    /// It cannot start now: what was done instead.
+    Held(T),
 }
 
 /// The same, inside the lock.
-enum Step {
-    Admitted(Grant),
-    Queued(Seat),
+enum Step<T> {
+    Over(Entry<T>),
     /// It must wait, or a refusal was met meanwhile, so that the time matters after all.
     Untimed,
 }
 
 impl Shared {
     /// Lets a job in, queues it, or refuses it.
-    pub(super) fn enter(&self, job: &Job<'_>) -> Result<Entry<'_>> {
-        if self.closing.is_cancelled() {
+    pub(super) fn enter(&self, job: &Job<'_>) -> Result<Entry<Ticket<'_>>> {
+        let seat = |core: &mut Core, who: Who<'_>, ask, now| {
+            make_room(core, &self.rules, who, now)?;
+            Ok(core.enter(who, ask, now))
+        };
+        Ok(match self.decide(job, seat)? {
+            Entry::Admitted(grant) => Entry::Admitted(grant),
+            Entry::Held(seat) => Entry::Held(Ticket::new(self, seat)),
+        })
+    }
+
+    /// Lets a job in, leaves it where it is, or refuses it.
+    pub(super) fn try_enter(&self, job: &Job<'_>) -> Result<Entry<()>> {
+        self.decide(job, |_, _, _, _| Ok(()))
+    }
+
+    /// Lets a job in, refuses it, or does something else for it if it would have to wait.
+    fn decide<T>(
+        &self,
+        job: &Job<'_>,
+        or_else: impl Fn(&mut Core, Who<'_>, Ask, Instant) -> Result<T>,
+    ) -> Result<Entry<T>> {
+        if self.closing.is_closed() {
             return Err(shut_down());
         }
-        let mut now = self.time(job.deadline.is_some());
+        let (priority, tenant, model) = (job.priority, job.tenant, job.model);
+        let who = Who { priority, tenant, model, cost: job.total_tokens() };
+        let mut now = self.time_of_start(job.deadline.is_some());
         loop {
-            match self.change(|core| self.step(core, job, now))? {
-                Step::Admitted(grant) => return Ok(Entry::Admitted(grant)),
-                Step::Queued(seat) => return Ok(Entry::Queued(Ticket::new(self, seat))),
+            let step = self.change(|core| {
+                let step = self.step(core, job, who, now, &or_else);
+                if let Err(error) = &step {
+                    core.totals.refused += 1;
+                    core.tell(|| AdmissionEvent::Refused { priority, kind: error.kind() });
+                }
+                step
+            });
+            match step? {
+                Step::Over(entry) => return Ok(entry),
                 Step::Untimed => now = Some(self.env.now()),
             }
         }
     }
 
-    /// `now`: `None` as long as nothing seems to depend on it.
-    fn step(&self, core: &mut Core, job: &Job<'_>, now: Option<Instant>) -> Result<Step> {
-        let (priority, tenant, model) = (job.priority, job.tenant, job.model);
-        let who = Who { priority, tenant, model, cost: job.total_tokens() };
-        let entered = self.try_enter(core, job, who, now);
-        if let Err(error) = &entered {
-            core.totals.refused += 1;
-            core.tell(|| AdmissionEvent::Refused { priority, kind: error.kind() });
-        }
-        entered
-    }
-
-    fn try_enter(&self, core: &mut Core, job: &Job<'_>, who: Who<'_>, time: Option<Instant>) -> Result<Step> {
+    /// `time`: `None` as long as nothing seems to depend on it.
+    fn step<T>(
+        &self,
+        core: &mut Core,
+        job: &Job<'_>,
+        who: Who<'_>,
+        time: Option<Instant>,
+        or_else: impl Fn(&mut Core, Who<'_>, Ask, Instant) -> Result<T>,
+    ) -> Result<Step<T>> {
         let now = time.unwrap_or(self.started);
         let refuse = |kind, message: String| Err(Error::new(kind, ORIGIN, message));
         let too_late = |start: Instant| job.deadline.is_some_and(|deadline| start >= deadline);
@@ -68,7 +95,7 @@ impl Shared {
         }
         let ask = core.rates.ask(job)?;
         if let Some(grant) = core.take_at_once(who, &ask, now) {
-            return Ok(Step::Admitted(grant));
+            return Ok(Step::Over(Entry::Admitted(grant)));
         }
         if time.is_none() {
             return Ok(Step::Untimed);
@@ -88,9 +115,7 @@ impl Shared {
                 return refuse(ErrorKind::Deadline, message);
             }
         }
-        make_room(core, &self.rules, who, now)?;
-        let seat = core.enter(who, ask, now);
-        Ok(Step::Queued(seat))
+        Ok(Step::Over(Entry::Held(or_else(core, who, ask, now)?)))
     }
 }
 

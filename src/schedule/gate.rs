@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
-use tokio_util::sync::CancellationToken;
 
 use super::admission::Rules;
+use super::closing::Closing;
 use super::concurrency::Limiter;
 use super::decision::{Core, Grant, Verdict};
 use super::entry::Entry;
@@ -67,10 +67,12 @@ pub(super) struct Shared {
     pub(super) env: Env,
     pub(super) rules: Rules,
     pub(super) started: Instant,
-    pub(super) closing: CancellationToken,
-    /// Whether the time always matters.
-    timed: bool,
-    /// Whether it does for now, as of the last change: somebody waits, or a refusal holds somebody back.
+    pub(super) closing: Closing,
+    /// Whether it always matters when a call starts.
+    timed_starts: bool,
+    /// Whether it always matters when one ends.
+    timed_ends: bool,
+    /// Whether the time matters for now, as of the last change: somebody waits, or a refusal holds somebody back.
     timed_now: AtomicBool,
     pub(super) events: OnceLock<broadcast::Sender<AdmissionEvent>>,
     /// Told when everything is over, while it drains.
@@ -96,14 +98,15 @@ impl AdmissionGate {
         let queue = Queue::new(rules.order.clone(), rules.shed.newest_first_after());
         let shared = Shared {
             env: env.clone(),
-            #[cfg(feature = "redis")]
-            fleet: rates.take_fleet(),
             started,
-            closing: env.closing().child_token(),
-            timed: rates.is_limited() || limiter.is_adaptive(),
+            closing: Closing::by(env.closing().child_token()),
+            timed_starts: rates.is_limited(),
+            timed_ends: limiter.is_adaptive() || rates.is_shared(),
             timed_now: AtomicBool::new(false),
             events: OnceLock::new(),
             idle: Notify::new(),
+            #[cfg(feature = "redis")]
+            fleet: rates.take_fleet(),
             core: Mutex::new(Core::new(limiter, rates, queue)),
             estimator: Arc::new(estimator),
             rules,
@@ -167,13 +170,13 @@ impl Scheduler for AdmissionGate {
         self.join();
         let mut ticket = match self.0.enter(job)? {
             Entry::Admitted(grant) => return Ok(self.permit(grant)),
-            Entry::Queued(ticket) => ticket,
+            Entry::Held(ticket) => ticket,
         };
         // By hand, and what is rare behind a pointer: a hundred thousand may wait here.
         let env = &self.0.env;
         let entered = env.now();
         let mut expiry = job.deadline.map(|deadline| Box::pin(env.sleep_until(deadline)));
-        let mut closed = pin!(self.0.closing.cancelled());
+        let mut closed = pin!(self.0.closing.closed());
         poll_fn(|cx| {
             if closed.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(shut_down()));
@@ -193,12 +196,21 @@ impl Scheduler for AdmissionGate {
         .await
     }
 
+    fn try_admit(&self, job: &Job<'_>) -> Result<Option<Permit>> {
+        #[cfg(feature = "redis")]
+        self.join();
+        Ok(match self.0.try_enter(job)? {
+            Entry::Admitted(grant) => Some(self.permit(grant)),
+            Entry::Held(()) => None,
+        })
+    }
+
     fn load(&self) -> Load {
         self.0.change(|core| core.load())
     }
 
     fn close(&self) {
-        self.0.closing.cancel();
+        self.0.closing.close();
     }
 }
 
@@ -207,9 +219,14 @@ pub(super) fn shut_down() -> Error {
 }
 
 impl Shared {
-    /// The time, if anything seems to depend on it. Inside the lock [`Core::is_timed`] says whether it does.
-    pub(super) fn time(&self, matters: bool) -> Option<Instant> {
-        (matters || self.timed || self.timed_now.load(Ordering::Relaxed)).then(|| self.env.now())
+    /// The time at which a call starts, if anything seems to depend on it. Inside the lock [`Core::is_timed`] says
+    /// whether it does.
+    pub(super) fn time_of_start(&self, matters: bool) -> Option<Instant> {
+        self.time(matters || self.timed_starts)
+    }
+
+    fn time(&self, matters: bool) -> Option<Instant> {
+        (matters || self.timed_now.load(Ordering::Relaxed)).then(|| self.env.now())
     }
 
     /// Changes the core, then does what is to be done with the lock free.
@@ -236,14 +253,12 @@ impl Shared {
 
 impl Keeper for Shared {
     fn release(&self, number: usize, outcome: Option<Outcome<'_>>) {
-        // A failure may be a refusal, which holds others back for a time.
-        let mut time = self.time(outcome.is_some_and(|outcome| outcome.error.is_some()));
+        let mut time = self.time(self.timed_ends || outcome.is_some_and(|outcome| outcome.is_of_a_moment()));
         let mut grant = Some(Grant(number));
         loop {
             self.change(|core| {
-                if (time.is_some() || !core.is_timed())
-                    && let Some(grant) = grant.take()
-                {
+                let ended = grant.take_if(|grant| time.is_some() || !core.is_timed_end(grant, outcome.as_ref()));
+                if let Some(grant) = ended {
                     core.release(grant, outcome.as_ref(), time.unwrap_or(self.started));
                 }
             });
@@ -257,8 +272,13 @@ impl Keeper for Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::env::{Clock, TokioClock};
     use crate::schedule::Admission;
+    use crate::types::Usage;
     use futures_util::FutureExt;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -306,5 +326,68 @@ mod tests {
         let before = env.now();
         drop(gate.admit(&Job::new("m")).await.unwrap());
         assert_eq!(env.now() - before, SECOND, "the first one goes alone for a second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_wait_starts_now_or_not_at_all() {
+        let gate = Admission::new().concurrency(1).tpm(100).start(&Env::new()).unwrap();
+        let (job, large) = (Job::new("m"), Job::new("m").tokens(101, 0));
+        let running = gate.try_admit(&job).unwrap().unwrap();
+        assert!(gate.try_admit(&job).unwrap().is_none());
+        let status = gate.status();
+        assert_eq!((status.in_flight, status.queued, status.totals.refused, status.totals.admitted), (1, 0, 0, 1));
+        let mut waiter = gate.admit(&job);
+        assert!(waiter.as_mut().now_or_never().is_none());
+        gate.pause();
+        running.settle(answered());
+        assert!(gate.try_admit(&job).unwrap().is_none(), "nobody overtakes those who wait");
+        gate.resume();
+        drop(waiter.await.unwrap());
+        drop(gate.try_admit(&job).unwrap().unwrap());
+
+        let kind = |job: &Job<'_>| gate.try_admit(job).unwrap_err().kind();
+        assert_eq!(kind(&large), ErrorKind::InvalidRequest);
+        let passed = gate.0.env.now();
+        assert_eq!(kind(&job.deadline(Some(passed))), ErrorKind::Deadline);
+        assert_eq!(gate.status().totals.refused, 2);
+        gate.close();
+        assert_eq!(kind(&job), ErrorKind::Shutdown);
+    }
+
+    /// Tokio's, which counts how often it was read.
+    #[derive(Debug)]
+    struct Counting(TokioClock, AtomicUsize);
+
+    impl Clock for Counting {
+        fn now(&self) -> Instant {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.now()
+        }
+        fn wall(&self) -> SystemTime {
+            self.0.wall()
+        }
+        fn sleep_until(&self, until: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            self.0.sleep_until(until)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_an_end_is_asked_for_only_where_it_matters() {
+        let clock = Arc::new(Counting(TokioClock::new(), AtomicUsize::new(0)));
+        let gate = Admission::new().tpm(60_000).start(&Env::new().with_clock(Arc::clone(&clock))).unwrap();
+        let usages = [(0, false), (100, false), (1_100, true)];
+        for (used, matters) in usages {
+            let permit = gate.admit(&Job::new("m").tokens(100, 0)).await.unwrap();
+            tokio::time::advance(10 * SECOND).await;
+            let usage = Usage::new(used, 0);
+            let before = clock.1.load(Ordering::Relaxed);
+            permit.settle(Outcome::answered(Some(&usage), 10 * SECOND));
+            assert_eq!(clock.1.load(Ordering::Relaxed) - before, usize::from(matters), "{used}");
+            // The bucket holds 5,000, and had long been full again: what went above the estimate is missing now.
+            let next = gate.admit(&Job::new("m").tokens(5_000, 0)).await.unwrap();
+            assert_eq!(next.queued(), if matters { SECOND } else { Duration::ZERO }, "{used}");
+            drop(next);
+            tokio::time::advance(100 * SECOND).await;
+        }
     }
 }

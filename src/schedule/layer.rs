@@ -136,9 +136,17 @@ impl Scheduled {
         let job = job.tenant(extensions.get::<Tenant>().map(|Tenant(name)| name.as_str()));
         let job = Job { output_is_guess: estimate.output_is_guess, ..job };
         // A scheduler of the user's own need not know of the shutdown.
-        let admitted = self.env.closing().run_until_cancelled(self.scheduler.admit(&job)).await;
         let shut_down = || Error::new(ErrorKind::Shutdown, ORIGIN, "the client shuts down and admits no more calls");
-        let permit = admitted.ok_or_else(shut_down)??;
+        if self.env.closing().is_cancelled() {
+            return Err(shut_down());
+        }
+        let permit = match self.scheduler.try_admit(&job)? {
+            Some(permit) => permit,
+            None => {
+                let admitted = self.env.closing().run_until_cancelled(self.scheduler.admit(&job)).await;
+                admitted.ok_or_else(shut_down)??
+            }
+        };
         let estimator = Arc::clone(&self.estimator);
         let (env, started) = (self.env.clone(), self.env.now());
         Ok(Admitted { permit, estimate, estimator, env, started, first_chunk: None, limits: None })

@@ -9,13 +9,14 @@
 //! ```
 //!
 //! The parts: `admission` holds the settings, `gate` the scheduler, `entry` what becomes of a job that asks, `decision` what
-//! the lock guards and what must hold, `ticket` a place in the queue, `queue` the order of those who wait, `pace` how fast it
+//! the lock guards and what must hold, `closing` the end of it, `ticket` a place in the queue, `queue` the order of those who wait, `pace` how fast it
 //! moves, `concurrency` how many may be in flight, `control` pausing and draining, `status` and `event` what can be seen, `rate` what is allowed per minute,
 //! `fleet` what several processes are allowed together, `estimate` the guess of a
 //! request's tokens, `permit` what is handed out, `layer` the client around it; `sliding` a limit by key for a service's own
 //! endpoints.
 
 mod admission;
+mod closing;
 mod concurrency;
 mod control;
 mod decision;
@@ -108,6 +109,17 @@ pub trait Scheduler: fmt::Debug + Send + Sync + 'static {
     /// [`Shutdown`](crate::ErrorKind::Shutdown).
     async fn admit(&self, job: &Job<'_>) -> Result<Permit>;
 
+    /// Lets this job start if it can without waiting; `None` if it cannot, and nothing has changed: then
+    /// [`admit`](Self::admit) is asked. Nobody overtakes those who wait.
+    ///
+    /// Saves a call that need not wait the allocation of a future. Unless a scheduler has its own, nothing starts so.
+    ///
+    /// # Errors
+    /// Those of [`admit`](Self::admit), where waiting would not help.
+    fn try_admit(&self, _job: &Job<'_>) -> Result<Option<Permit>> {
+        Ok(None)
+    }
+
     /// How busy it is now.
     fn load(&self) -> Load;
 
@@ -122,6 +134,10 @@ macro_rules! forward {
         impl<S: Scheduler + ?Sized> Scheduler for $pointer<S> {
             async fn admit(&self, job: &Job<'_>) -> Result<Permit> {
                 (**self).admit(job).await
+            }
+
+            fn try_admit(&self, job: &Job<'_>) -> Result<Option<Permit>> {
+                (**self).try_admit(job)
             }
 
             fn load(&self) -> Load {

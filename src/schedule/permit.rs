@@ -171,6 +171,11 @@ impl<'a> Outcome<'a> {
         spent.input.saturating_add(spent.output)
     }
 
+    /// Whether it says what holds for a time from now on: a refusal, or what the provider has left.
+    pub(super) fn is_of_a_moment(&self) -> bool {
+        self.error.is_some() || self.limits.is_some()
+    }
+
     pub(super) fn spent(&self, input: u64, output: u64) -> Spent {
         match (self.usage, self.error) {
             (Some(usage), _) => {

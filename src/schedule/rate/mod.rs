@@ -1,7 +1,8 @@
 //! What may go upstream within a time: several limits at once, taken in one step, put right at the end.
 //!
 //! A job is resolved once, when it enters, into what it asks for ([`Ask`]); then the rates give all of it or nothing
-//! ([`Rates::take`]), and are told how the call ended ([`Rates::settle`]) or that it never began ([`Rates::undo`]).
+//! ([`Rates::begin`], [`Rates::charge`]), and are told how the call ended ([`Rates::settle`]) or that it never began
+//! ([`Rates::undo`]).
 //!
 //! All see the same instant, given to them as nanoseconds since the start: a decision is made for one moment, and a clock
 //! that goes backwards is a clock that stands still.
@@ -64,6 +65,8 @@ pub(super) struct Rates {
     by_tenant: bool,
     closed: ClosedGates,
     trust_headers: bool,
+    /// Whether the provider has ever said what is left.
+    is_told: bool,
     /// Tokens of the calls in flight.
     reserved: u64,
     /// Until the gate keeps it.
@@ -142,6 +145,7 @@ impl Rates {
             limits,
             closed: ClosedGates::default(),
             trust_headers,
+            is_told: false,
             reserved: 0,
             #[cfg(feature = "redis")]
             fleet: None,
@@ -158,6 +162,29 @@ impl Rates {
     /// Whether a refusal holds anybody back, so that the time matters for now.
     pub(super) fn is_closed(&self) -> bool {
         !self.closed.is_empty()
+    }
+
+    /// Whether a fleet shares them.
+    pub(super) fn is_shared(&self) -> bool {
+        #[cfg(feature = "redis")]
+        return self.gates.is_some();
+        #[cfg(not(feature = "redis"))]
+        false
+    }
+
+    /// Whether it matters when a call ended, if that says neither that it was refused nor what is left.
+    ///
+    /// What it gives back is worth the same at any time since the last start: a bucket that is given it and then fills up
+    /// holds no more than one that has filled up and then is given it. What it used above its estimate is not, for a bucket
+    /// that has lost it too early fills up again; nor is a bucket that follows the provider's word.
+    pub(super) fn is_timed_end(&self, debit: &Debit, outcome: Option<&Outcome<'_>>) -> bool {
+        let ask = &debit.ask;
+        let above = |outcome: &Outcome<'_>| {
+            let spent = outcome.spent(ask.input, ask.output);
+            spent.input > ask.input || spent.output > ask.output
+        };
+        // A price may make more of fewer tokens.
+        self.is_limited() && (self.is_told || ask.model.price.is_some() || outcome.is_some_and(above))
     }
 
     /// Tokens of the calls in flight.
@@ -177,23 +204,30 @@ impl Rates {
         Ask::resolve(job, (model, price), tenant, &mut self.limits)
     }
 
-    /// Takes all that is asked, or nothing and says when to ask again.
-    pub(super) fn take(&mut self, ask: &Ask, now: Instant) -> std::result::Result<Debit, Held> {
+    /// Whether all that is asked can be taken, or when to ask again. If it can, the request has been taken, and the rest
+    /// is with [`charge`](Self::charge), which must follow at once.
+    pub(super) fn begin(&mut self, ask: &Ask, now: Instant) -> std::result::Result<Debit, Held> {
         let at = self.nanos(now);
         self.look(ask, at)?;
-        let mut debit = Debit { ask: Ask::clone(ask), at, requests: 0, marks: Marks::default() };
+        let mut debit = Debit { ask: *ask, at, requests: 0, marks: Marks::default() };
         // Last, because governor cannot give a request back.
         if let Some(rate) = &mut self.requests {
             let held = |ready| Held { until: after(self.started, Duration::from_nanos(ready)), all: true };
             debit.requests = rate.take(at).map_err(held)?;
         }
+        Ok(debit)
+    }
+
+    /// Takes the rest of what has begun. It is written where it stays: to move what was just written costs a tenth of an
+    /// admission.
+    pub(super) fn charge(&mut self, debit: &mut Debit) {
+        let Debit { ask, at, marks, .. } = debit;
         for (place, limited) in of(&mut self.limits, &ask.model) {
             let key = limited.key(ask);
-            debit.marks.set(place, limited.meters.of(key, at).take(ask.amount(limited.limit.measure)));
+            marks.set(place, limited.meters.of(key, *at).take(ask.amount(limited.limit.measure)));
         }
-        self.closed.passed(ask.model.gate, at);
+        self.closed.passed(ask.model.gate, *at);
         self.reserved += ask.total();
-        Ok(debit)
     }
 
     /// Whether all but the plain requests are ready.
@@ -279,6 +313,7 @@ impl Rates {
     /// Follows what the provider said when it was heard. It speaks of one limit of requests and one of tokens per minute:
     /// the model's own or its group's, otherwise the plain one.
     fn correct(&mut self, debit: &Debit, limits: &RateLimits, heard: u64, at: u64) {
+        self.is_told = true;
         let (ask, model) = (&debit.ask, &debit.ask.model);
         for measure in [Measure::Requests, Measure::Tokens] {
             let Some(report) = Report::of(limits, measure, debit.at, heard) else { continue };

@@ -16,6 +16,13 @@ fn rates(rpm: u32, tpm: u32, burst: Duration) -> (Rates, Instant) {
 }
 
 impl Rates {
+    /// Takes all that is asked, or nothing and says when to ask again.
+    fn take(&mut self, ask: &Ask, now: Instant) -> std::result::Result<Debit, Held> {
+        let mut debit = self.begin(ask, now)?;
+        self.charge(&mut debit);
+        Ok(debit)
+    }
+
     /// It used so many tokens.
     fn end(&mut self, debit: Debit, used: u64, now: Instant) {
         let usage = Usage::new(used, 0);
@@ -33,6 +40,38 @@ fn a_refund_gives_back_exactly_what_was_taken() {
     rates.end(debit, 400, now);
     assert!(rates.take(&Ask::of(601), now).is_err());
     assert!(rates.take(&Ask::of(600), now).is_ok());
+}
+
+proptest! {
+    /// The time of an end is not asked for where it does not matter, and the last one that was seen is taken.
+    #[test]
+    fn whenever_a_call_has_ended_since_the_last_one_began(
+        steps in prop::collection::vec((0_u64..3, 1_u64..900, 0_u64..1_500, 0_u64..1_500), 1..60),
+    ) {
+        let (mut sharp, started) = rates(0, 60_000, SECOND);
+        let (mut blunt, mut now) = (self::rates(0, 60_000, SECOND).0, started);
+        blunt.started = started;
+        let mut out = Vec::new();
+        for (wait, tokens, later, used) in steps {
+            now += Duration::from_millis(wait * 400);
+            let asked = [&mut sharp, &mut blunt].map(|rates| rates.take(&Ask::of(tokens), now));
+            match asked {
+                [Ok(one), Ok(other)] => out.push((one, other)),
+                [one, other] => prop_assert_eq!(one.err(), other.err()),
+            }
+            now += Duration::from_millis(later);
+            if later % 3 == 0 || out.is_empty() {
+                continue;
+            }
+            let (one, other) = out.swap_remove(later as usize % out.len());
+            let usage = Usage::new(used, 0);
+            let outcome = Outcome::answered(Some(&usage), SECOND);
+            let seen = if blunt.is_timed_end(&other, Some(&outcome)) { now } else { started };
+            prop_assert_eq!(seen == now, used > one.ask.input);
+            sharp.settle(one, Some(&outcome), now);
+            blunt.settle(other, Some(&outcome), seen);
+        }
+    }
 }
 
 #[test]
