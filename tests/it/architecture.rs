@@ -35,7 +35,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// What follows `crate::` in this text, comments and tests left out.
 fn names(text: &str) -> Vec<String> {
-    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let word = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || "_{".contains(*c)).collect::<String>();
     code.split("crate::").skip(1).map(word).collect()

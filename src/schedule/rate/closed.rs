@@ -198,7 +198,8 @@ mod tests {
         for late in 0..20 {
             gates.ended(1, 0, Some(Some(&refused(None))), SECOND + late);
         }
-        assert_eq!(gates.pass(1, SECOND), Err(2 * SECOND));
+        gates.ended(1, SECOND, Some(Some(&refused(None))), SECOND + 30);
+        assert_eq!(gates.pass(1, SECOND), Err(2 * SECOND), "one that started as it closed is of the burst too");
         let (mut now, mut waits) = (2 * SECOND, Vec::new());
         for _ in 0..8 {
             gates.passed(1, now);
