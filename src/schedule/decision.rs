@@ -212,8 +212,10 @@ impl Core {
         if let Some(debit) = self.give_back(grant) {
             self.rates.settle(debit, outcome, now);
         }
-        self.queue.reconsider();
-        self.let_in(None, now);
+        if waiting > 0 {
+            self.queue.reconsider();
+            self.let_in(None, now);
+        }
     }
 
     /// The rates may allow more than they did.

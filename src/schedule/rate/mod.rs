@@ -275,7 +275,9 @@ impl Rates {
         let price = self.models.price(&ask.model);
         self.put_right(&debit, at, |limited| limited.used(ask, price, &spent, usage));
         let error = outcome.map(|outcome| outcome.error);
-        self.ended(&debit.ask.model, debit.at, error, at);
+        if self.is_closed() || matches!(error, Some(Some(_))) {
+            self.ended(&debit.ask.model, debit.at, error, at);
+        }
         if let Some(outcome) = outcome
             && let Some(limits) = outcome.limits
             && self.trust_headers
@@ -349,6 +351,10 @@ impl Rates {
     }
 
     fn nanos(&mut self, now: Instant) -> u64 {
+        // Whoever did not ask for the time says so: half of them do.
+        if now <= self.started {
+            return self.seen;
+        }
         let passed = now.saturating_duration_since(self.started).as_nanos();
         self.seen = self.seen.max(u64::try_from(passed).unwrap_or(u64::MAX / 4).min(u64::MAX / 4));
         self.seen
