@@ -32,7 +32,8 @@ impl Allowance {
     }
 
     /// As many as the model takes, by [`ContextWindows`](crate::tokens::ContextWindows). What is kept free for the reply is
-    /// the request's own limit (`max_completion_tokens` or `max_tokens`), or 4,096 where it sets none.
+    /// the request's own limit (`max_completion_tokens` or `max_tokens`), or 4,096 where it sets none: for a
+    /// model that takes no more than that, set one or the other, or every call is refused.
     pub fn model() -> Self {
         Self { tokens: None, reply_reserve: None, tool_reserve: 0 }
     }
@@ -79,8 +80,10 @@ impl Allowance {
         let left = all.saturating_sub(reply.saturating_add(self.tool_reserve));
         if left == 0 {
             let tools = self.tool_reserve;
-            let text =
-                format!("of {all} tokens {reply} are kept for the reply and {tools} for tools: no room for a prompt");
+            let text = format!(
+                "of {all} tokens {reply} are kept for the reply and {tools} for tools: no room for a prompt; \
+                 set a lower max_tokens or reply_reserve, or tool_reserve"
+            );
             return Err(Error::new(ErrorKind::ContextLength, "history", text));
         }
         Ok(left)

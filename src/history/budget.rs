@@ -6,7 +6,7 @@ use super::Carry;
 use super::counted::Counted;
 use crate::env::Env;
 use crate::tokens::TokenCounter;
-use crate::types::{ChatBody, Content, Extensions, Message, Messages};
+use crate::types::{ChatBody, Content, Extensions, Message, Messages, Tool};
 
 /// What a policy needs to count with: the request's model, what the prompt costs beside its messages, what the model
 /// takes, and how much cheaper the provider bills what it has in its prompt cache.
@@ -102,6 +102,11 @@ impl<'a> TokenBudget<'a> {
     /// The model asked.
     pub fn model(&self) -> &'a str {
         &self.body.model
+    }
+
+    /// The tools of the request.
+    pub(super) fn tools(&self) -> &'a [Tool] {
+        &self.body.tools
     }
 
     /// How many tokens the model takes, if that is known.

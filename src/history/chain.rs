@@ -13,6 +13,12 @@ use crate::types::{HistoryTrace, Message, Messages};
 /// What was left out adds up in the trace; what the prompt takes is told as the last one that counted it did, if none
 /// changed it after. The first that refuses ends the chain.
 ///
+/// A summary that one of them wrote is to the later ones a message of the oldest turn, and is left out with it: let these
+/// keep more than the one that summarises. What it stood for is then told as left out.
+///
+/// What a later one expects from the provider's prompt cache is told only where it was given what it was given the last
+/// time, followed by what is new.
+///
 /// A conversation shows the chain what its first policy carries. A later one is shown what it carries itself, as long as
 /// what those before it leave begins with what they left the last time; else all that they leave. What a later one carries
 /// is not stored with the conversation, so a policy that is dear to start anew, such as one that summarises, goes first.
@@ -68,6 +74,7 @@ impl HistoryPolicy for PolicyChain {
         let links = budget.carried().and_then(|carry| carry.links.as_deref());
         let mut trace = HistoryTrace::default();
         let (mut carry, mut later) = (None, Vec::new());
+        let mut summary = None;
         for (at, policy) in self.policies.iter().enumerate() {
             let input = messages;
             let link = at.checked_sub(1).and_then(|at| links?.later.get(at)?.as_ref());
@@ -79,11 +86,22 @@ impl HistoryPolicy for PolicyChain {
             if let Some(link) = link {
                 budget = budget.knowing(link.carry.counted.as_deref());
             }
-            let fit =
+            let mut fit =
                 if policy.fits(&show, &budget) { Fit::unchanged(show) } else { policy.fit(show, &budget).await? };
             if !fit.messages.ptr_eq(&input) {
                 // Of what it changed, the counts of those before it say nothing.
                 trace = HistoryTrace { kept_tokens: 0, expected_cached_tokens: 0, ..trace };
+            }
+            if at > 0 && resumed.is_none() && !input.ptr_eq(&shown) {
+                // It takes what it was given for the former prompt and what came since, and that it may not be.
+                fit.trace.expected_cached_tokens = 0;
+            }
+            if fit.trace.summarized_tokens > 0 {
+                summary = beginning(&fit.messages);
+            } else if trace.summarized_tokens > 0 && beginning(&fit.messages) != summary {
+                // Who left the summary out left out what it stood for.
+                trace.trimmed_tokens = trace.trimmed_tokens.saturating_add(trace.summarized_tokens);
+                trace.summarized_tokens = 0;
             }
             trace = trace.then(fit.trace);
             messages = fit.messages;
@@ -100,6 +118,13 @@ impl HistoryPolicy for PolicyChain {
         }
         Ok(Fit { messages, trace, carry: None })
     }
+}
+
+/// How the first message that is no instruction begins: a summary stands there. One that was shortened begins as it did.
+fn beginning(messages: &Messages) -> Option<String> {
+    const TOLD_BY: usize = 32;
+    let first = messages.iter().find(|message| !message.role.is_instruction())?;
+    Some(first.text().chars().take(TOLD_BY).collect())
 }
 
 /// What the policies of a chain carry beside the first one's messages and note.
@@ -149,7 +174,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::history::turns::turns;
-    use crate::history::{KeepAll, LastTurns, Window};
+    use crate::history::{KeepAll, LastTurns, StableWindow, Window};
     use crate::tokens::{Tiktoken, TokenCounter};
     use crate::types::ChatRequest;
 
@@ -201,6 +226,63 @@ mod tests {
         assert!(!chain(3, 50).fits(&request.messages, &budget));
         assert!(fit(&chain(3, 1_000), &request).await.unwrap().messages.ptr_eq(&request.messages));
         assert_eq!(fit(&chain(3, 20), &request).await.unwrap_err().kind(), ErrorKind::ContextLength);
+    }
+
+    /// A summary of all but the last four turns.
+    #[derive(Debug)]
+    struct Tells;
+
+    #[async_trait]
+    impl HistoryPolicy for Tells {
+        fn settings(&self) -> String {
+            "tells".into()
+        }
+
+        fn check(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn fits(&self, _: &Messages, _: &TokenBudget<'_>) -> bool {
+            false
+        }
+
+        async fn fit(&self, messages: Messages, budget: &TokenBudget<'_>) -> Result<Fit> {
+            let mut fit = LastTurns::new(4).fit(messages, budget).await?;
+            fit.messages
+                .make_mut()
+                .insert(1, Arc::new(Message::user("Summary of what was said: much of this and that.")));
+            fit.trace = HistoryTrace { summarized_tokens: 1_000, ..HistoryTrace::default() };
+            Ok(fit)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_summary_that_is_left_out_is_not_told_as_sent() {
+        for (turns, sent) in [(4, true), (3, false)] {
+            let chain = PolicyChain::new().then(Tells).then(LastTurns::new(turns)).then(KeepAll::tokens(10_000));
+            let fit = fit(&chain, &talk(20)).await.unwrap();
+            let told = fit.messages.iter().any(|message| message.text().starts_with("Summary"));
+            assert_eq!(told, sent);
+            assert_eq!(fit.trace.summarized_tokens, if sent { 1_000 } else { 0 });
+            assert_eq!(fit.trace.trimmed_tokens > 1_000, !sent, "{:?}", fit.trace);
+        }
+    }
+
+    /// The former prompt of a window that comes after one that moves at every turn is not what that window believes.
+    #[tokio::test]
+    async fn what_another_moved_is_not_expected_from_the_prompt_cache() {
+        for (turns, known) in [(1_000, true), (10, false)] {
+            let stable = StableWindow::tokens(8_000).prompt_cache(16, 16);
+            let chain = PolicyChain::new().then(LastTurns::new(turns)).then(stable);
+            let mut carry = fit(&chain, &talk(20)).await.unwrap().carry.unwrap();
+            for turn in 0..3 {
+                let request =
+                    talk(0).messages(carry.messages.clone()).assistant("So it is.").user(format!("And {turn}?"));
+                let now = resumed(&chain, &request, &carry).await;
+                assert_eq!(now.trace.expected_cached_tokens > 0, known, "{:?}", now.trace);
+                carry = now.carry.unwrap();
+            }
+        }
     }
 
     #[test]

@@ -54,8 +54,8 @@ use crate::types::{Content, Message, Messages, Part, Role};
 /// where that tag begins a line, every indentation.
 /// Unicode's wide blanks, no-break spaces, joiners and line separators are characters like any other.
 ///
-/// With `aggressive` also: lists, columns (gaps in two lines one below the other, or tabs), lines with a quotation, code,
-/// markup or comma-separated values in them, whatever stands between tags (it goes as a whole or not at all). A repeat that is introduced
+/// With `aggressive` also: lists, columns (gaps in two lines one below the other, or tabs), lines with a quotation, code (a
+/// call such as `f(x)`), markup or comma-separated values in them, lines of ASCII without a blank (base64, sequences), whatever stands between tags (it goes as a whole or not at all). A repeat that is introduced
 /// (by a line that ends with a colon, a heading, an opening tag, a title of less than 64 bytes, an image) stays too: "Text one: …
 /// Text two: …, do they differ?" needs both. Nothing marks the place of what went: it stands word for word above.
 ///

@@ -25,6 +25,24 @@ const LONG: &str = "The lock of the model K9 opens with a quarter turn to the le
 const OTHER: &str = "A wheel that rubs on its brake is put right at the small screw beside the lever: half a turn is \
                      enough in most cases, says the handbook.";
 
+/// Twice the same of these is not once.
+#[test]
+fn encoded_data_and_calls_are_no_sentences() {
+    for line in [
+        "QUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJD",
+        "deadbeefdeadbeefdeadbeefdeadbeefdeadbeef",
+        "NNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNN",
+        "main.descend(0x1, 0x2, 0x3) in the main thread",
+        "move_forward_by(10) and wait for the answer",
+    ] {
+        stays(&format!("{line}\n{line}\n{line}"));
+    }
+    let chinese = "歸去來兮田園將蕪胡不歸既自以心為形役";
+    assert_eq!(aggressive(&format!("{chinese}\n{chinese}")), chinese);
+    let aside = "The lock (of the model K9) opens with a quarter turn";
+    assert_eq!(aggressive(&format!("{aside}\n{aside}")), aside);
+}
+
 #[test]
 fn safe_brings_white_space_into_one_form() {
     for (text, expected) in [

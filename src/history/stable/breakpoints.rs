@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::types::{Content, Extra, Message, Messages, Part, Role};
+use crate::types::{Content, Extra, Message, Messages, Part, Role, Tool};
 
 /// Whether prompts carry `cache_control` breakpoints, `{"type": "ephemeral"}` in a text part, as Anthropic's models and
 /// the gateways to them read it.
@@ -20,7 +20,8 @@ pub enum Breakpoints {
     Off,
 }
 
-/// Anthropic allows four; the tools may need one.
+/// Anthropic allows four in a request, and one is left to the tools.
+const ALLOWED: usize = 4;
 const MOST: usize = 3;
 
 const KEY: &str = "cache_control";
@@ -43,8 +44,8 @@ impl Breakpoints {
 /// A provider leaves breakpoints out when it compares prompts (Anthropic, "Prompt caching": its example of a
 /// conversation moves them on from call to call), and a text is the same to it plain or as the only part. So that
 /// placing does not depend on what was placed before, a bare text in a single part is written plain.
-pub(super) fn place(mut messages: Messages) -> Messages {
-    let wanted = wanted(&messages);
+pub(super) fn place(mut messages: Messages, tools: &[Tool]) -> Messages {
+    let wanted = wanted(&messages, tools);
     let changed: Vec<_> = messages
         .iter()
         .enumerate()
@@ -62,7 +63,7 @@ pub(super) fn place(mut messages: Messages) -> Messages {
 }
 
 /// The positions that are to carry one.
-fn wanted(messages: &[Arc<Message>]) -> [Option<usize>; MOST] {
+fn wanted(messages: &[Arc<Message>], tools: &[Tool]) -> [Option<usize>; MOST] {
     let sent = |message: &Arc<Message>| matches!(message.role, Role::User | Role::Tool | Role::Function);
     let leading = messages.iter().take_while(|message| message.role.is_instruction()).count().checked_sub(1);
     let last = messages.iter().rposition(sent);
@@ -78,7 +79,7 @@ fn wanted(messages: &[Arc<Message>]) -> [Option<usize>; MOST] {
     let free =
         |position: &usize| *position >= from && messages.get(*position).is_some_and(|message| takes_mark(message));
     let mut places = [last, leading, before.filter(|before| Some(*before) != last)];
-    let mut left = MOST.saturating_sub(foreign);
+    let mut left = MOST.min(ALLOWED.saturating_sub(of_tools(tools))).saturating_sub(foreign);
     for place in &mut places {
         *place = place.filter(free).filter(|_| left > 0);
         left -= usize::from(place.is_some());
@@ -103,6 +104,15 @@ fn mark(message: &Message) -> Mark {
         1 if ours => Mark::Ours,
         _ => Mark::Foreign,
     }
+}
+
+/// The breakpoints on the tools.
+fn of_tools(tools: &[Tool]) -> usize {
+    let on = |tool: &Tool| {
+        let of_function = tool.function.as_ref().is_some_and(|function| function.extra.contains_key(KEY));
+        usize::from(tool.extra.contains_key(KEY)) + usize::from(of_function)
+    };
+    tools.iter().map(on).sum()
 }
 
 /// The breakpoints on a message and on anything in it.
@@ -195,6 +205,10 @@ fn plain(parts: Vec<Part>) -> Content {
 mod tests {
     use super::*;
 
+    fn place(messages: Messages) -> Messages {
+        super::place(messages, &[])
+    }
+
     /// The positions that carry a breakpoint.
     fn marked(messages: &Messages) -> Vec<usize> {
         (0..messages.len()).filter(|at| mark(&messages[*at]) != Mark::None).collect()
@@ -261,6 +275,18 @@ mod tests {
             let placed = place(list.into());
             let marks: usize = placed.iter().map(|message| controls(message).count()).sum();
             assert!(marks <= MOST.max(theirs), "{theirs} of theirs, {marks} in all");
+        }
+    }
+
+    #[test]
+    fn counts_the_marks_on_tools() {
+        let marked: Tool = serde_json::from_value(serde_json::json!({
+            "type": "function", "function": {"name": "look", "parameters": {}}, "cache_control": {"type": "ephemeral"}
+        }))
+        .unwrap();
+        for (tools, ours) in [(0, 3), (1, 3), (2, 2), (3, 1), (4, 0), (5, 0)] {
+            let placed = super::place(talk().into(), &vec![marked.clone(); tools]);
+            assert_eq!(placed.iter().flat_map(|message| controls(message)).count(), ours, "{tools} on tools");
         }
     }
 

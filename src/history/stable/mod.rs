@@ -140,7 +140,7 @@ impl StableWindow {
     /// Whether prompts carry breakpoints. Default [`Breakpoints::Auto`].
     ///
     /// Where they do, a `cache_control` of `{"type": "ephemeral"}` on the last part of a message is taken for one placed
-    /// earlier, and moved on; any other is left alone, and counts among the four that Anthropic allows. None is placed
+    /// earlier, and moved on; any other is left alone, and counts among the four that Anthropic allows, as those on tools do. None is placed
     /// before one that lives longer (its `ttl` is not `5m`): Anthropic refuses that order.
     #[must_use]
     pub fn breakpoints(mut self, breakpoints: Breakpoints) -> Self {
@@ -224,7 +224,7 @@ impl HistoryPolicy for StableWindow {
         };
         fit.carry = Some(carry);
         if self.breakpoints.serve(budget.model()) {
-            fit.messages = breakpoints::place(fit.messages);
+            fit.messages = breakpoints::place(fit.messages, budget.tools());
         }
         fit.trace.trimmed_tokens = fit.trace.trimmed_tokens.saturating_add(clamped(walked.trimmed));
         fit.trace.expected_cached_tokens = clamped(self.cacheable(walked.warm));

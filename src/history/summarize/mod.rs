@@ -51,6 +51,10 @@ use crate::types::{ChatBody, Messages};
 /// and Anthropic joins the two, but not every template of an open model does ([`Rule::UsersApart`](super::Rule::UsersApart)).
 /// A summary longer than its room is cut, with a visible mark.
 ///
+/// It places no `cache_control` breakpoints and does not tell what it expects from the provider's prompt cache: a
+/// [`StableWindow`](super::StableWindow) of as many tokens behind it, in a [`PolicyChain`](super::PolicyChain), does both,
+/// and trims nothing more. The last turn is never shortened, not by such a window either.
+///
 /// Where a conversation is cut depends on its messages and the limit only, so callers without state, which bring the whole
 /// conversation each time, are served as well: summaries are remembered under a hash of all the messages they stand for, and
 /// of the call's [`Tenant`](crate::types::Tenant). Equal summaries needed at the same time are written once.
