@@ -51,6 +51,8 @@ impl Closing {
 
     pub(super) fn close(&self) {
         self.token.cancel();
+        // Somebody else may be cancelling it, and has not told yet.
+        self.told.0.store(true, Ordering::Release);
     }
 }
 
@@ -74,5 +76,28 @@ mod tests {
         parent.cancel();
         assert!(theirs.is_closed());
         assert!(Closing::by(parent.child_token()).is_closed(), "as soon as it is made");
+    }
+
+    /// Closes it while it is being closed, before anybody else was told.
+    struct First(Mutex<Option<Arc<Closing>>>, AtomicBool);
+
+    impl Wake for First {
+        fn wake(self: Arc<Self>) {
+            let closing = self.0.lock().take().unwrap();
+            closing.close();
+            self.1.store(closing.is_closed(), Ordering::Release);
+        }
+    }
+
+    #[test]
+    fn whoever_has_closed_it_finds_it_closed_though_another_was_about_to() {
+        let token = CancellationToken::new();
+        let first = Arc::new(First(Mutex::default(), AtomicBool::new(false)));
+        let mut before = Box::pin(token.clone().cancelled_owned());
+        let waker = Waker::from(Arc::clone(&first));
+        assert!(before.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        *first.0.lock() = Some(Arc::new(Closing::by(token.clone())));
+        token.cancel();
+        assert!(first.1.load(Ordering::Acquire));
     }
 }
