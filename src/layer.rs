@@ -7,6 +7,9 @@ use crate::client::LlmClient;
 use crate::env::Env;
 use crate::error::Result;
 
+/// Where errors of the scheduler that comes with the crate come from: others tell its refusals by it.
+pub(crate) const SCHEDULE: &str = "schedule";
+
 /// A decorator: makes a client of a client.
 ///
 /// Its state lives in the layer's own parts and in what `wrap` returns. The place in the stack is a [`Slot`], never the

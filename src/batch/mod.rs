@@ -11,6 +11,7 @@ mod embed;
 #[cfg(feature = "redis")]
 mod jobs;
 mod micro;
+mod room;
 
 pub use crate::deferred::{BatchProvider, Deferred, SentBatch};
 pub use bulk::{Bulk, BulkItem, BulkRequest, BulkRun, CheckpointSync, Drain, Progress, jsonl};

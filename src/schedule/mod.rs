@@ -58,7 +58,7 @@ use crate::error::Result;
 use crate::types::Priority;
 
 /// Where errors of this module come from.
-const ORIGIN: &str = "schedule";
+const ORIGIN: &str = crate::layer::SCHEDULE;
 
 /// Decides when a call may go upstream.
 ///

@@ -6,6 +6,7 @@ mod full;
 #[cfg(feature = "disk")]
 mod killed;
 mod lines;
+mod room;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

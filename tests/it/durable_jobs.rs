@@ -7,6 +7,7 @@ mod killed;
 mod outages;
 mod queue;
 mod refused;
+mod room;
 mod taken_over;
 
 use std::time::Duration;

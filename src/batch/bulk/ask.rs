@@ -4,13 +4,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::checkpoint::Checkpoint;
 use super::identity::{self, Identity};
 use super::{BulkItem, BulkRequest};
-use crate::batch::ORIGIN;
+use crate::batch::{ORIGIN, room};
 use crate::client::LlmClient;
+use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::offload::{LARGE_JSON, offload};
 use crate::types::{ChatRequest, ChatResponse, Cost, Priority, Source};
@@ -21,6 +23,8 @@ pub(super) struct Parts {
     pub(super) client: Arc<dyn LlmClient>,
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) priority: Priority,
+    pub(super) env: Env,
+    pub(super) drain: CancellationToken,
 }
 
 /// A request whose faults are known, and what it asks.
@@ -91,9 +95,9 @@ pub(super) async fn ask(parts: Arc<Parts>, mut taken: Taken) -> (BulkItem, Optio
         Some(_) => request,
         None => request.with(parts.priority),
     };
-    // Within a future of its own: a client may panic before it has made one.
-    let asked = AssertUnwindSafe(async { parts.client.chat(request).await }).catch_unwind().await;
-    match asked.unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, ORIGIN, "the client panicked"))) {
+    // A client may also panic before it has made a future.
+    let asking = AssertUnwindSafe(room::ask(&*parts.client, request, &parts.env, &parts.drain)).catch_unwind();
+    match asking.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, ORIGIN, "the client panicked"))) {
         Ok(answer) => {
             let cost = answer.trace().cost;
             let mut unrecorded = None;

@@ -36,7 +36,9 @@ use checkpoint::Checkpoint;
 ///
 /// # What it does
 /// Each request of the source is one chat through the client, with all of the client's limits, retries and caches; its
-/// answer or failure is one [`BulkItem`] of the stream. A failure is its item's alone.
+/// answer or failure is one [`BulkItem`] of the stream. A failure is its item's alone. An item for which the client's own
+/// [`Admission`](crate::schedule::Admission) has no room, or which had to make room there, is no failure: it is asked again
+/// after a pause of up to a second, for as long as it takes. The client counts each refusal.
 ///
 /// # Bounds
 /// Never more than [`concurrency`](Self::concurrency) calls are under way. An unordered run has taken at most so many
@@ -201,11 +203,13 @@ impl Bulk {
         };
         let (least, most) = requests.size_hint();
         let total = self.total.or_else(|| most.filter(|most| *most == least).map(|total| total as u64));
-        let parts = Parts { client: Arc::clone(&self.client), checkpoint, priority: self.priority };
+        // A shutdown of the client drains its runs.
+        let (client, env, drain) = (Arc::clone(&self.client), self.env.clone(), self.env.closing().child_token());
+        let parts = Parts { client, checkpoint, priority: self.priority, env, drain };
         let window = self.ordered.then(|| self.concurrency.saturating_mul(4));
         let (tasks, compared) = (self.env.tasks().clone(), parts.checkpoint.is_some());
         let source = Box::pin(requests.then(move |request| check(tasks.clone(), request.into(), compared)));
-        Ok(BulkRun::new(source, parts, self.env.clone(), (self.concurrency, window), total))
+        Ok(BulkRun::new(source, parts, (self.concurrency, window), total))
     }
 
     /// Starts a run over lines of JSON; [`jsonl::requests`] says of what shape.

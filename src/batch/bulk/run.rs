@@ -58,12 +58,10 @@ impl BulkRun {
     pub(super) fn new(
         source: Pin<Box<dyn Stream<Item = Checked> + Send>>,
         parts: Parts,
-        env: Env,
         (concurrency, window): (usize, Option<usize>),
         total: Option<u64>,
     ) -> Self {
-        // A shutdown of the client drains its runs.
-        let drain = env.closing().child_token();
+        let (env, drain) = (parts.env.clone(), parts.drain.clone());
         let drained = Box::pin(drain.clone().cancelled_owned());
         let tally = Tally::new(total, env.now());
         let progress = watch::Sender::new(tally.progress);

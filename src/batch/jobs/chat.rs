@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Worker, WorkerReport};
-use crate::batch::ORIGIN;
+use crate::batch::{ORIGIN, room};
 use crate::client::LlmClient;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{CacheControl, ChatBody, ChatCompletion, ChatRequest, Deadline, Deferrable, Priority, Tenant};
@@ -73,15 +73,29 @@ impl ChatJob {
 }
 
 impl Worker<ChatJob, ChatCompletion> {
-    /// Runs with this client: each job is one chat.
+    /// Runs with this client: each job is one chat. One for which the client's own
+    /// [`Admission`](crate::schedule::Admission) has no room waits for it, and its attempt does not end; if the worker
+    /// drains meanwhile, the job goes back into the queue.
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn run_chat(self, client: impl LlmClient) -> Result<WorkerReport> {
-        let client = std::sync::Arc::new(client);
+        let (env, drain) = (self.env(), self.drain());
+        let parts = std::sync::Arc::new((client, env, drain));
         self.run(move |job| {
-            let client = std::sync::Arc::clone(&client);
-            async move { Ok(client.chat(job.payload.into_request()).await?.completion().as_ref().clone()) }
+            let parts = std::sync::Arc::clone(&parts);
+            async move {
+                let (client, env, drain) = &*parts;
+                match room::ask(client, job.payload.into_request(), env, &drain.0).await {
+                    Ok(answer) => Ok(answer.completion().as_ref().clone()),
+                    // It waits no more, because the worker drains.
+                    Err(error) if room::is_missing(&error) => {
+                        let text = "the worker drained while the client's queue was full";
+                        Err(Error::new(ErrorKind::Shutdown, ORIGIN, text).with_source(error))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
         })
         .await
     }

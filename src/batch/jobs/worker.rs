@@ -21,6 +21,7 @@ use super::pull::Puller;
 use super::refused::Routine;
 use super::{Desk, Job, JobQueue, JobRetry, millis, scripts};
 use crate::batch::{Drain, ORIGIN};
+use crate::env::Env;
 use crate::error::{Error, Result, Retryability};
 
 /// Works on a queue, with one more connection, in the task that awaits [`run`](Self::run); nothing is spawned.
@@ -100,6 +101,10 @@ where
     /// built with, does the same.
     pub fn drain(&self) -> Drain {
         Drain(self.drain.clone())
+    }
+
+    pub(super) fn env(&self) -> Env {
+        self.queue.desk.env.clone()
     }
 
     /// Works until it is drained. Redis may come and go meanwhile.

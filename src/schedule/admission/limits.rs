@@ -132,7 +132,7 @@ impl Admission {
     /// time are never corrected.
     ///
     /// Switch it off where a limit is lower than the provider's on purpose: as a share of several, or to save. A 429 closes
-    /// the gate for its model or group all the same, unless no rate is set at all.
+    /// the gate for its model or group all the same, also where no rate is set at all.
     #[must_use]
     pub fn trust_headers(mut self, trust: bool) -> Self {
         self.limits.trust_headers = trust;
