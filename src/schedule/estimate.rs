@@ -94,6 +94,11 @@ impl Estimator {
         (bytes as f64 * self.learned.tokens_per_byte(model)).ceil() as u64
     }
 
+    /// What a call has used of which so many chunks came, with so many bytes of text: a chunk is a token or more.
+    pub(super) fn begun(&self, estimate: &Estimate, chunks: u64, bytes: u64) -> Usage {
+        Usage::new(estimate.input, self.input(estimate.model, bytes).max(chunks))
+    }
+
     /// Learns from what the provider counted.
     pub(super) fn learn(&self, estimate: &Estimate, usage: &Usage) {
         if estimate.bytes > 0 && usage.prompt_tokens > 0 {

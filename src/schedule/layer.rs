@@ -13,8 +13,8 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layer;
 use crate::types::{
-    ChatRequest, ChatResponse, ChatStream, Deadline, EmbedRequest, EmbedResponse, Extensions, Priority, RateLimits,
-    StreamEvent, Tenant, Usage,
+    ChatChunk, ChatRequest, ChatResponse, ChatStream, Deadline, EmbedRequest, EmbedResponse, Extensions, Priority,
+    RateLimits, StreamEvent, Tenant, Usage,
 };
 
 /// Admits every attempt through a [`Scheduler`].
@@ -41,8 +41,9 @@ use crate::types::{
 /// The permit rides the stream to its finish, its error or its drop.
 ///
 /// # Cancellation
-/// A future or stream that is dropped frees its place in the queue or its permit, and its tokens in full; the next in
-/// line goes on.
+/// A future that is dropped frees its place in the queue or its permit, and its tokens in full; the next in line goes on.
+/// So does a stream before its first chunk. One that is dropped later has used its input and what it has read, by the same
+/// estimate: the provider counts it too.
 ///
 /// # Errors
 /// Of kind [`Overloaded`](ErrorKind::Overloaded) when the queue is full, [`Deadline`](ErrorKind::Deadline) when the
@@ -149,7 +150,8 @@ impl Scheduled {
         };
         let estimator = Arc::clone(&self.estimator);
         let (env, started) = (self.env.clone(), self.env.now());
-        Ok(Admitted { permit, estimate, estimator, env, started, first_chunk: None, limits: None })
+        let heard = Heard { first_chunk: None, chunks: 0, bytes: 0 };
+        Ok(Admitted { permit, estimate, estimator, env, started, heard, limits: None })
     }
 }
 
@@ -160,9 +162,16 @@ struct Admitted {
     estimator: Arc<Estimator>,
     env: Env,
     started: Instant,
-    first_chunk: Option<Duration>,
+    heard: Heard,
     /// What a stream's opening told, and when.
     limits: Option<(RateLimits, Instant)>,
+}
+
+/// What came of a stream so far.
+struct Heard {
+    first_chunk: Option<Duration>,
+    chunks: u64,
+    bytes: u64,
 }
 
 impl Admitted {
@@ -170,10 +179,12 @@ impl Admitted {
         self.env.now().saturating_duration_since(self.started)
     }
 
-    fn first_chunk(&mut self) {
-        if self.first_chunk.is_none() {
-            self.first_chunk = Some(self.latency());
+    fn hear(&mut self, chunk: &ChatChunk) {
+        if self.heard.first_chunk.is_none() {
+            self.heard.first_chunk = Some(self.latency());
         }
+        self.heard.chunks += 1;
+        self.heard.bytes += chunk.text().len() as u64;
     }
 
     /// Ends it, with the limits beside a whole answer; returns how long it was queued.
@@ -188,7 +199,22 @@ impl Admitted {
             }
             Err(error) => Outcome::failed(error, latency),
         };
-        let outcome = outcome.with_first_chunk(self.first_chunk);
+        self.settle(outcome, limits);
+        queued
+    }
+
+    /// Nobody reads on.
+    fn leave(self) {
+        if self.heard.first_chunk.is_none() {
+            return;
+        }
+        let used = self.estimator.begun(&self.estimate, self.heard.chunks, self.heard.bytes);
+        let latency = self.latency();
+        self.settle(Outcome::answered(Some(&used), latency), None);
+    }
+
+    fn settle(self, outcome: Outcome<'_>, limits: Option<&RateLimits>) {
+        let outcome = outcome.with_first_chunk(self.heard.first_chunk);
         let age = |told: &Instant| self.env.now().saturating_duration_since(*told);
         let outcome = match (&self.limits, limits) {
             (_, Some(limits)) => outcome.with_limits(Some(limits), Duration::ZERO),
@@ -197,7 +223,6 @@ impl Admitted {
             _ => outcome,
         };
         self.permit.settle(outcome);
-        queued
     }
 }
 
@@ -242,25 +267,35 @@ impl LlmClient for Scheduled {
     }
 }
 
-/// The call goes with the stream; dropped with it, it is abandoned.
+/// A call that goes with its stream.
+struct Riding(Option<Admitted>);
+
+impl Drop for Riding {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            call.leave();
+        }
+    }
+}
+
 fn ride(stream: ChatStream, mut call: Admitted) -> ChatStream {
     call.limits = stream.extension::<RateLimits>().map(|limits| (limits.clone(), call.env.now()));
     let mut opening = *stream.trace();
     add(&mut opening.queued, call.permit.queued());
-    let mut call = Some(call);
+    let mut riding = Riding(Some(call));
     let stream = stream.inspect(move |event| match event {
-        Ok(StreamEvent::Chunk(_)) => {
-            if let Some(call) = &mut call {
-                call.first_chunk();
+        Ok(StreamEvent::Chunk(chunk)) => {
+            if let Some(call) = &mut riding.0 {
+                call.hear(chunk);
             }
         }
         Ok(StreamEvent::Finish(finish)) => {
-            if let Some(call) = call.take() {
+            if let Some(call) = riding.0.take() {
                 add(&mut finish.trace.queued, call.end(Ok(finish.usage.as_ref()), None));
             }
         }
         Err(error) => {
-            if let Some(call) = call.take() {
+            if let Some(call) = riding.0.take() {
                 call.end(Err(error), None);
             }
         }
@@ -276,6 +311,7 @@ fn add(total: &mut Duration, more: Duration) {
 mod tests {
     use super::*;
     use crate::schedule::OutputCount;
+    use crate::testing::Scripted;
 
     #[test]
     fn a_running_gate_guesses_as_it_was_told() {
@@ -284,6 +320,26 @@ mod tests {
             let Source::Gate(gate) = layer.0 else { panic!("not known as a gate") };
             let request = ChatRequest::new("m").max_tokens(9_000);
             assert_eq!(gate.estimator().chat(&request, false).output, 9_000);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_left_has_used_what_was_read() {
+        // A bucket of 1,000 tokens; the prompt is estimated at 300.
+        let question = || ChatRequest::new("m").user("x".repeat(988)).max_tokens(100);
+        for (read, left) in [(0, 1_000), (2, 698), (5, 695)] {
+            let gate = Admission::new().tpm(60_000).burst(Duration::from_secs(1)).start(&Env::new()).unwrap();
+            let upstream = Scripted::new().always("a b c d e f g h");
+            let client = ScheduleLayer::from(gate.clone()).wrap(Arc::new(upstream), &Env::new()).unwrap();
+            let mut stream = client.chat_stream(question()).await.unwrap();
+            for _ in 0..read {
+                assert!(matches!(stream.next().await, Some(Ok(StreamEvent::Chunk(_)))));
+            }
+            drop(stream);
+            assert_eq!(gate.status().reserved_tokens, 0);
+            let starts = |tokens| gate.try_admit(&Job::new("m").tokens(tokens, 0)).unwrap().is_some();
+            // One that is larger than a full bucket may start.
+            assert_eq!((starts(left + 1), starts(left)), (read == 0, true), "{read} were read");
         }
     }
 }
