@@ -115,6 +115,11 @@ impl Env {
         self.edit(|parts| parts.deferral = Some(least))
     }
 
+    /// How far away a deadline must be, if calls are left to batches.
+    pub(crate) fn deferral(&self) -> Option<Duration> {
+        self.0.deferral
+    }
+
     /// Whether a call with these controls may be left to a batch, for hours.
     pub(crate) fn defers(&self, extensions: &Extensions) -> bool {
         self.0.deferral.is_some_and(|least| Deferrable::may_wait(extensions, self.now(), least))

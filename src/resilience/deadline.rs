@@ -86,6 +86,15 @@ impl Layer for DeadlineLayer {
         if let Some(limit) = self.limit.filter(Duration::is_zero) {
             return Err(Error::config(NAME, "limit", Span(limit), "use at least 1 ms, or leave the layer out"));
         }
+        if let (Some(limit), Some(least)) = (self.limit, env.deferral())
+            && limit < least
+        {
+            let remedy = format!(
+                "no call could be left to a batch, which takes those that have {} or more: set a later one, or leave defer out",
+                Span(least)
+            );
+            return Err(Error::config(NAME, "limit", Span(limit), &remedy));
+        }
         Ok(Arc::new(DeadlineClient { inner, limit: self.limit, env: Arc::new(env.clone()) }))
     }
 }

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use crate::env::after;
+
 /// Below so many turns, a measurement says little.
 const FEWEST: u32 = 32;
-/// What was measured longer ago says nothing about now.
+/// What was measured longer ago says nothing about now, unless measuring took longer.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The time between two turns while somebody waits, over at least two rounds of all places: answers that end together
@@ -14,7 +16,14 @@ const FRESH: Duration = Duration::from_secs(60);
 pub(super) struct Pace {
     since: Option<Instant>,
     turns: u32,
-    measured: Option<(Instant, Duration)>,
+    measured: Option<Measured>,
+}
+
+#[derive(Debug)]
+struct Measured {
+    /// Of a turn.
+    each: Duration,
+    until: Instant,
 }
 
 impl Pace {
@@ -34,18 +43,19 @@ impl Pace {
         self.turns += 1;
         let round = places.map_or(FEWEST, |places| u32::try_from(places).unwrap_or(u32::MAX).saturating_mul(2));
         if self.turns >= round.max(FEWEST) {
-            let each = now.saturating_duration_since(since) / self.turns;
-            let before = self.measured.map_or(each, |(_, before)| before);
-            self.measured = Some((now, (each + before) / 2));
+            let took = now.saturating_duration_since(since);
+            let each = took / self.turns;
+            let before = self.measured.as_ref().map_or(each, |measured| measured.each);
+            self.measured = Some(Measured { each: (each + before) / 2, until: after(now, took.max(FRESH)) });
             self.begin(now);
         }
     }
 
     /// How long so many turns take at least: half of what they would at the pace of late. Zero when that is not known.
     pub(super) fn at_least(&self, turns: usize, now: Instant) -> Duration {
-        let fresh = self.measured.filter(|(at, _)| now.saturating_duration_since(*at) <= FRESH);
+        let fresh = self.measured.as_ref().filter(|measured| now <= measured.until);
         let turns = u32::try_from(turns).unwrap_or(u32::MAX);
-        fresh.map_or(Duration::ZERO, |(_, each)| each.saturating_mul(turns) / 2)
+        fresh.map_or(Duration::ZERO, |measured| measured.each.saturating_mul(turns) / 2)
     }
 }
 
@@ -71,5 +81,13 @@ mod tests {
         pace.rest();
         assert_eq!(pace.at_least(100, end + 60 * SECOND), 50 * SECOND);
         assert_eq!(pace.at_least(100, end + 61 * SECOND), Duration::ZERO);
+
+        // One at a time, every ten seconds: measuring that takes longer than a minute, and so long it holds.
+        let mut pace = Pace::default();
+        pace.begin(start);
+        (1..=32).for_each(|turn| pace.turn(Some(1), start + 10 * turn * SECOND));
+        let end = start + 320 * SECOND;
+        assert_eq!(pace.at_least(10, end + 320 * SECOND), 50 * SECOND);
+        assert_eq!(pace.at_least(10, end + 321 * SECOND), Duration::ZERO);
     }
 }

@@ -9,7 +9,7 @@ use sluicegate::batch::{BatchProvider, DeferLayer, SentBatch};
 use sluicegate::cache::{Cache, CacheLayer};
 use sluicegate::testing::Scripted;
 use sluicegate::types::{ChatRequest, ChatResponse, Deadline, Deferrable};
-use sluicegate::{OptimizedClient, Result};
+use sluicegate::{ErrorKind, OptimizedClient, Result};
 use tokio::time::{Instant, sleep, timeout};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -132,4 +132,16 @@ async fn refreshes_in_batches_take_no_place_of_the_others() {
     assert!(house.llm.chat(question()).await.unwrap().trace().stale);
     sleep(Duration::from_secs(1)).await;
     assert!(!house.llm.chat(question()).await.unwrap().trace().stale, "who cannot wait has one of the others");
+}
+
+#[test]
+fn a_deadline_that_defers_nothing_is_refused_at_build() {
+    let built = |least: Duration| {
+        let defer = DeferLayer::new(Door(Arc::default()), least);
+        OptimizedClient::builder(Scripted::new()).defer(defer).deadline(12 * HOUR).build()
+    };
+    let error = built(13 * HOUR).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("no call could be left to a batch"), "{error}");
+    built(12 * HOUR).unwrap();
 }

@@ -27,6 +27,10 @@ use crate::error::Result;
 /// several share, or to control and watch it, [`start`](Self::start) it once and give each a clone of the
 /// [`AdmissionGate`].
 ///
+/// A call that cannot make its [`Deadline`](crate::types::Deadline) is refused at once where that is certain: when a rate
+/// allows it too late, or when those before it in the queue take longer at twice the pace of late. What its own answer takes
+/// is not known: one that starts in time may still end too late.
+///
 /// A request of the limit per minute is spent when a call is admitted, and not given back: the provider counts it too.
 #[derive(Debug, Clone)]
 pub struct Admission {

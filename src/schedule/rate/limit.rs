@@ -29,7 +29,11 @@ const LONGEST: Duration = Duration::from_secs(31 * 86_400);
 /// sixty-fourth longer, never shorter. There is no calendar: a day is any 24 hours.
 ///
 /// **By key** there is one such bucket or window for each key, made when it is used and forgotten when it is full again:
-/// at most 10,000 of a limit at once, about 200 bytes each (a window up to 1.3 KB). The keys beyond share one.
+/// at most 10,000 of a limit at once, about 200 bytes each (a window up to 1.3 KB). The keys beyond share one: with a limit
+/// per day, those who come after ten thousand others that day have one between them.
+///
+/// **What is larger** than the limit is refused, where that is certain: a guessed reply
+/// ([`OutputCount::Predicted`](super::OutputCount::Predicted)) is taken to fit, whatever output the request allows.
 ///
 /// ```
 /// use sluicegate::schedule::{Admission, Limit};
