@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -88,16 +90,14 @@ impl Memory {
             return Err(Error::new(ErrorKind::Overloaded, "history", "the embedder failed a moment ago"));
         }
         let until = after(clock.now(), time_limit);
+        // It may also panic before it has made a future.
+        let asking = AssertUnwindSafe(async { embedder.embed(texts).await }).catch_unwind();
         let answer = tokio::select! {
             biased;
-            answer = embedder.embed(texts) => answer,
+            answer = asking => answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, "history", "the embedder panicked"))),
             () = clock.sleep_until(until) => Err(Error::new(ErrorKind::Timeout, "history", "the embedder took too long")),
         };
-        let answer = answer.and_then(|vectors| {
-            let (came, count) = (vectors.len(), texts.len());
-            let text = || format!("{came} vectors came for {count} texts");
-            (came == count).then_some(vectors).ok_or_else(|| Error::new(ErrorKind::Decode, "history", text()))
-        });
+        let answer = answer.and_then(|vectors| is_usable(&vectors, texts.len()).map(|()| vectors));
         *self.rests_until.lock() = answer.is_err().then(|| after(clock.now(), REST));
         answer
     }
@@ -109,10 +109,31 @@ impl fmt::Debug for Memory {
     }
 }
 
+/// Whether these are vectors of so many texts. Some may be none; if all are, or they are of several lengths, there is nothing
+/// to compare, at this call or the next.
+fn is_usable(vectors: &[Vec<f32>], texts: usize) -> Result<()> {
+    let refuse = |text: String| Err(Error::new(ErrorKind::Decode, "history", text));
+    if vectors.len() != texts {
+        return refuse(format!("{} vectors came for {texts} texts", vectors.len()));
+    }
+    let mut lengths = vectors.iter().filter(|vector| !vector.is_empty() && length(vector).is_finite()).map(Vec::len);
+    let Some(length) = lengths.next() else {
+        return refuse(format!("of {texts} vectors none is one: they are empty, or hold what is no number"));
+    };
+    match lengths.find(|other| *other != length) {
+        Some(other) => refuse(format!("vectors of {length} and of {other} numbers came for one request")),
+        None => Ok(()),
+    }
+}
+
+/// Its length; in double precision: the squares of small numbers would vanish, those of great ones overflow.
+fn length(vector: &[f32]) -> f64 {
+    vector.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt()
+}
+
 /// The vector at length one. One of no length, or with a number in it that is none, points nowhere.
 fn direction(mut vector: Vec<f32>) -> Direction {
-    // In double precision: the squares of small numbers would vanish, those of great ones overflow.
-    let length = vector.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt();
+    let length = length(&vector);
     if !length.is_finite() || length == 0.0 {
         return Direction::default();
     }

@@ -15,7 +15,7 @@ use super::turns::turns;
 use super::{Allowance, Fit, HistoryPolicy, Oversized, TokenBudget, Window};
 use crate::embedder::Embedder;
 use crate::env::{Clock, TokioClock};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Message, Messages, Role};
 
 /// Keeps all instructions, the last turn, the newest turns before it, and of the older ones those nearest to the last
@@ -26,8 +26,8 @@ use crate::types::{Message, Messages, Role};
 /// compared. Turns that are equally near, newest first; those that cannot be compared, last.
 ///
 /// A conversation that fits is neither compared nor sent to the embedder. Otherwise the texts not seen before go there in one
-/// call, and its vectors are remembered by content, up to [`remember`](Self::remember) of them. When the embedder fails, is
-/// slower than [`time_limit`](Self::time_limit), or the last turn says nothing that can be compared, the newest turns are
+/// call, and its vectors are remembered by content, up to [`remember`](Self::remember) of them. When the embedder fails or panics, answers
+/// with vectors that cannot be compared, is slower than [`time_limit`](Self::time_limit), or the last turn says nothing that can be compared, the newest turns are
 /// kept, as [`Window`] does; a call never fails for it. After a failure the embedder is left alone for 10 seconds.
 /// [`fallbacks`](Self::fallbacks) counts the prompts for which it was not to be had.
 ///
@@ -150,13 +150,17 @@ impl Relevance {
         let (places, mut texts): (Vec<usize>, Vec<String>) = said.unzip();
         texts.push(question);
         let directions = self.memory.directions(&texts, &*self.embedder, &*self.clock, self.time_limit).await?;
-        let mut near = vec![f32::NEG_INFINITY; turns.len()];
+        let (mut near, mut compared) = (vec![f32::NEG_INFINITY; turns.len()], places.is_empty());
         if let Some((question, directions)) = directions.split_last() {
             for (nth, direction) in places.into_iter().zip(directions) {
                 if let (Some(near), Some(cosine)) = (near.get_mut(nth), cosine(question, direction)) {
-                    *near = cosine;
+                    (*near, compared) = (cosine, true);
                 }
             }
+        }
+        if !compared {
+            // As when the model behind the embedder was changed.
+            return Err(Error::new(ErrorKind::Decode, "history", "no vector can be compared with the question's"));
         }
         let mut order: Vec<(usize, f32)> = near.into_iter().enumerate().collect();
         order.sort_by(|(one, near), (other, nearer)| nearer.total_cmp(near).then(other.cmp(one)));

@@ -141,28 +141,45 @@ async fn a_slow_embedder_costs_no_more_than_the_time_limit() {
     assert_eq!(policy.fallbacks(), 1);
 }
 
-#[tokio::test]
-async fn vectors_that_are_none_and_ties_leave_the_newest() {
-    for odd in [f32::NAN, f32::INFINITY] {
-        let policy = Relevance::tokens(ROOM, Things { odd: Some(odd), ..Things::default() }).recent(1);
-        assert_eq!(kept(&fit(&policy, &talk()).await.unwrap()), [5, 6, 7, 8, 9]);
-        assert_eq!(policy.fallbacks(), 0);
+/// Answers with what was set, whatever it is asked, or panics.
+#[derive(Debug)]
+struct Odd(Option<fn(usize) -> Vec<Vec<f32>>>, AtomicUsize);
+
+#[async_trait]
+impl Embedder for Odd {
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Ok(self.0.map(|answer| answer(texts.len())).expect("it is broken"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_embedder_whose_vectors_are_of_no_use_has_failed() {
+    let odd: [Option<fn(usize) -> Vec<Vec<f32>>>; 7] = [
+        Some(|_| vec![vec![1.0]]),
+        Some(|texts| vec![vec![]; texts]),
+        Some(|texts| vec![vec![f32::NAN, 1.0]; texts]),
+        Some(|texts| vec![vec![f32::INFINITY, 1.0]; texts]),
+        Some(|texts| (1..=texts).map(|text| vec![1.0; text]).collect()),
+        // The last is the question's.
+        Some(|texts| (1..=texts).map(|text| vec![(texts - text) as f32]).collect()),
+        None,
+    ];
+    for (nth, answer) in odd.into_iter().enumerate() {
+        let embedder = Arc::new(Odd(answer, AtomicUsize::new(0)));
+        let policy = Relevance::tokens(ROOM, Arc::clone(&embedder)).recent(1);
+        for asked in 1..=2 {
+            assert_eq!(kept(&fit(&policy, &talk()).await.unwrap()), [5, 6, 7, 8, 9], "{nth}");
+            assert_eq!((policy.fallbacks(), embedder.1.load(Ordering::SeqCst)), (asked, 1), "{nth}");
+        }
     }
 }
 
 #[tokio::test]
-async fn too_few_vectors_are_a_failure_of_the_embedder() {
-    #[derive(Debug)]
-    struct Short;
-    #[async_trait]
-    impl Embedder for Short {
-        async fn embed(&self, _: &[String]) -> Result<Vec<Vec<f32>>> {
-            Ok(vec![vec![1.0]])
-        }
-    }
-    let policy = Relevance::tokens(ROOM, Short);
+async fn ties_leave_the_newest() {
+    let policy = Relevance::tokens(ROOM, Things { odd: Some(1e9), ..Things::default() }).recent(1);
     assert_eq!(kept(&fit(&policy, &talk()).await.unwrap()), [5, 6, 7, 8, 9]);
-    assert_eq!(policy.fallbacks(), 1);
+    assert_eq!(policy.fallbacks(), 0);
 }
 
 #[tokio::test]
