@@ -22,7 +22,7 @@ pub struct Allowance {
     tool_reserve: u64,
 }
 
-/// What is kept free in a model's window for a reply whose request sets no limit of its own.
+/// What is kept free in a model's window for a reply whose request sets no limit of its own: so much, and at most half.
 const REPLY: u64 = 4_096;
 
 impl Allowance {
@@ -32,8 +32,8 @@ impl Allowance {
     }
 
     /// As many as the model takes, by [`ContextWindows`](crate::tokens::ContextWindows). What is kept free for the reply is
-    /// the request's own limit (`max_completion_tokens` or `max_tokens`), or 4,096 where it sets none: for a
-    /// model that takes no more than that, set one or the other, or every call is refused.
+    /// the request's own limit (`max_completion_tokens` or `max_tokens`), or where it sets none 4,096, of a small model half of
+    /// what it takes.
     pub fn model() -> Self {
         Self { tokens: None, reply_reserve: None, tool_reserve: 0 }
     }
@@ -76,7 +76,7 @@ impl Allowance {
                 format!("how many tokens {model:?} takes is not known: set it in ContextWindows, or give a number");
             return Err(Error::new(ErrorKind::ContextLength, "history", text));
         };
-        let reply = self.reply_reserve.unwrap_or_else(|| budget.output_limit().unwrap_or(REPLY));
+        let reply = self.reply_reserve.unwrap_or_else(|| budget.output_limit().unwrap_or(REPLY.min(all / 2)));
         let left = all.saturating_sub(reply.saturating_add(self.tool_reserve));
         if left == 0 {
             let tools = self.tool_reserve;
@@ -105,5 +105,27 @@ impl fmt::Display for Allowance {
             write!(f, ", {} for tools", self.tool_reserve)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::Tiktoken;
+    use crate::types::ChatRequest;
+
+    #[test]
+    fn the_reply_has_what_the_request_allows_or_a_part_of_the_window() {
+        let counter = Tiktoken::new();
+        let limit = |context, most: Option<u32>| {
+            let mut request = ChatRequest::new("house-model");
+            request.max_tokens = most;
+            Allowance::model().limit(&TokenBudget::new(&request, &counter).with_context(context)).ok()
+        };
+        assert_eq!((limit(128_000, None), limit(128_000, Some(1_000))), (Some(123_904), Some(127_000)));
+        assert_eq!(
+            (limit(8_192, None), limit(4_096, None), limit(4_096, Some(4_096))),
+            (Some(4_096), Some(2_048), None)
+        );
     }
 }

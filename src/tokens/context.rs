@@ -8,7 +8,8 @@ use super::name::{bare, is_of_whole};
 ///
 /// A model is found by its exact name, otherwise by the longest name in the table that its own begins with, so that
 /// `gpt-5-mini-2025-08-07` is a `gpt-5`. What is before the last `/`, and `ft:`, is left out, unless the table has a name
-/// with it. Of a model that is not found nothing is known.
+/// with it. One that is not found is looked for behind the first and the second dot, as Bedrock names it:
+/// `us.anthropic.claude-sonnet-4-5`. Of a model that is not found nothing is known.
 ///
 /// ```
 /// use sluicegate::tokens::ContextWindows;
@@ -19,6 +20,9 @@ use super::name::{bare, is_of_whole};
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct ContextWindows(HashMap<String, u64>);
+
+/// Bedrock's region and provider.
+const HOSTS: usize = 2;
 
 /// As the providers published them in autumn 2025. Of models with a larger window on request, the ordinary one.
 const PUBLISHED: &[(&str, u64)] = &[
@@ -91,7 +95,9 @@ impl ContextWindows {
         let whole = if name.len() == model.len() { "" } else { model };
         let longest = self.0.keys().map(String::len).max().unwrap_or_default();
         let of_whole = beginnings(whole, longest).filter(|beginning| is_of_whole(beginning));
-        of_whole.chain(beginnings(name, longest)).find_map(|beginning| self.0.get(beginning).copied())
+        let hosted = name.match_indices('.').take(HOSTS).filter_map(|(dot, _)| name.get(dot + 1..));
+        let of_hosted = hosted.flat_map(|name| beginnings(name, longest));
+        of_whole.chain(beginnings(name, longest)).chain(of_hosted).find_map(|beginning| self.0.get(beginning).copied())
     }
 }
 
@@ -126,11 +132,13 @@ mod tests {
             ("ft:gpt-4o-mini:org::id", 128_000),
             ("anthropic/claude-sonnet-4-5", 200_000),
             ("models/gemini-1.5-pro-002", 2_097_152),
+            ("anthropic.claude-3-5-sonnet-20241022-v2:0", 200_000),
+            ("bedrock/us.anthropic.claude-sonnet-4-5", 200_000),
         ] {
             assert_eq!(contexts.get(model), Some(tokens), "{model}");
         }
         assert_eq!(contexts.get("gpt"), None, "a name shorter than the beginning does not begin with it");
-        assert_eq!(contexts.get(""), None);
+        assert_eq!((contexts.get(""), contexts.get("a.b.c.claude-haiku"), contexts.get(".")), (None, None, None));
         let own = contexts.set("gpt-4o-mini", 1).set("é", 2);
         assert_eq!((own.get("gpt-4o-mini-x"), own.get("gpt-4o")), (Some(1), Some(128_000)));
         assert_eq!(own.get("édition"), Some(2), "by characters");

@@ -11,7 +11,7 @@ use crate::types::{Content, Extra, Message, Messages, Part, Role, Tool};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Breakpoints {
-    /// For models whose name, after its last `/`, begins with `claude`.
+    /// For models that have `claude` in their name, after its last `/`, in capitals or not, as those of Bedrock have.
     #[default]
     Auto,
     /// For every model.
@@ -30,11 +30,16 @@ impl Breakpoints {
     /// Whether prompts for this model carry them.
     pub(super) fn serve(self, model: &str) -> bool {
         match self {
-            Self::Auto => model.rsplit('/').next().is_some_and(|name| name.starts_with("claude")),
+            Self::Auto => model.rsplit('/').next().is_some_and(is_claude),
             Self::Always => true,
             Self::Off => false,
         }
     }
+}
+
+fn is_claude(name: &str) -> bool {
+    const CLAUDE: &[u8] = b"claude";
+    name.as_bytes().windows(CLAUDE.len()).any(|window| window.eq_ignore_ascii_case(CLAUDE))
 }
 
 /// Sets breakpoints on the last leading instruction, on the last message a user or a tool sent, and on the one that was
@@ -312,9 +317,14 @@ mod tests {
 
     #[test]
     fn only_claude_is_asked_by_itself() {
-        for (model, serves) in
-            [("claude-sonnet-4-5", true), ("anthropic/claude-opus-4-1", true), ("claude/gpt-5", false)]
-        {
+        for (model, serves) in [
+            ("claude-sonnet-4-5", true),
+            ("anthropic/claude-opus-4-1", true),
+            ("us.anthropic.claude-sonnet-4-5", true),
+            ("Claude-Haiku", true),
+            ("claude/gpt-5", false),
+            ("gpt-5", false),
+        ] {
             assert_eq!(Breakpoints::Auto.serve(model), serves, "{model}");
         }
         assert!(Breakpoints::Always.serve("gpt-5") && !Breakpoints::Off.serve("claude-haiku-4-5"));
