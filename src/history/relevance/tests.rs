@@ -141,9 +141,12 @@ async fn a_slow_embedder_costs_no_more_than_the_time_limit() {
     assert_eq!(policy.fallbacks(), 1);
 }
 
+/// Vectors for so many texts.
+type Vectors = fn(usize) -> Vec<Vec<f32>>;
+
 /// Answers with what was set, whatever it is asked, or panics.
 #[derive(Debug)]
-struct Odd(Option<fn(usize) -> Vec<Vec<f32>>>, AtomicUsize);
+struct Odd(Option<Vectors>, AtomicUsize);
 
 #[async_trait]
 impl Embedder for Odd {
@@ -155,7 +158,7 @@ impl Embedder for Odd {
 
 #[tokio::test(start_paused = true)]
 async fn an_embedder_whose_vectors_are_of_no_use_has_failed() {
-    let odd: [Option<fn(usize) -> Vec<Vec<f32>>>; 7] = [
+    let odd: [Option<Vectors>; 7] = [
         Some(|_| vec![vec![1.0]]),
         Some(|texts| vec![vec![]; texts]),
         Some(|texts| vec![vec![f32::NAN, 1.0]; texts]),
