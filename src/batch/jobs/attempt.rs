@@ -57,8 +57,8 @@ pub(super) struct Bench<'a> {
 impl Bench<'_> {
     pub(super) async fn attempt<T, O, F, Fut>(&self, held: Held, work: &F) -> End
     where
-        T: DeserializeOwned,
-        O: Serialize,
+        T: DeserializeOwned + Send + 'static,
+        O: Serialize + Send + 'static,
         F: Fn(Job<T>) -> Fut,
         Fut: Future<Output = Result<O>>,
     {
@@ -81,7 +81,11 @@ impl Bench<'_> {
             () = held.lost.cancelled() => return End::Lost,
         };
         let result = result.unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, ORIGIN, "the job panicked")));
-        match result.and_then(|output| payload::write(&output)) {
+        let written = match result {
+            Ok(output) => payload::write(self.desk.env.tasks(), output).await,
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(record) => self.done(&held, record).await,
             Err(error) if error.kind() == ErrorKind::Shutdown => {
                 // Whoever works here is gone: the next job would come back as fast.
@@ -122,7 +126,7 @@ impl Bench<'_> {
         End::Refused
     }
 
-    async fn begin<T: DeserializeOwned>(&self, held: &Held) -> Result<Job<T>, End> {
+    async fn begin<T: DeserializeOwned + Send + 'static>(&self, held: &Held) -> Result<Job<T>, End> {
         let (names, settings, id) = (&self.desk.names, &self.desk.settings, &held.id);
         let keys = vec![names.stream(), names.job(id), names.dead(), names.result(id)];
         let record = JobFailure::abandoned().record().map_err(|_| End::Lost)?;
@@ -143,10 +147,12 @@ impl Bench<'_> {
         let (answer, _) = answer.map_err(|error| self.unheard(error))?;
         let number = |place: usize| answer.get(place).and_then(|number| text(number).parse().ok());
         match (verdict(&answer), answer.get(1), number(2), number(3)) {
-            (b"go", Some(written), Some(attempt), Some(max_attempts)) => match payload::read(written) {
-                Some(Ok(payload)) => Ok(Job { id: id.clone(), payload, attempt, max_attempts }),
-                _ => Err(self.fail(held, None, JobFailure::unreadable()).await),
-            },
+            (b"go", Some(written), Some(attempt), Some(max_attempts)) => {
+                match payload::read(self.desk.env.tasks(), written.clone()).await {
+                    Some(Ok(payload)) => Ok(Job { id: id.clone(), payload, attempt, max_attempts }),
+                    _ => Err(self.fail(held, None, JobFailure::unreadable()).await),
+                }
+            }
             (b"dead", ..) => Err(End::Dead),
             _ => Err(End::Lost),
         }

@@ -3,6 +3,7 @@
 use fred::bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio_util::task::TaskTracker;
 
 use super::{JobFailure, JobId, JobQueue, payload, scripts, text, unexpected, verdict};
 use crate::error::Result;
@@ -44,7 +45,7 @@ where
             let found = self.desk.ask(scripts::DEAD, vec![self.desk.names.dead()], values).await?;
             let before = letters.len();
             for fields in found.chunks_exact(6) {
-                letters.push(letter(fields)?);
+                letters.push(letter(self.desk.env.tasks(), fields).await?);
             }
             match letters.last() {
                 Some(last) if letters.len() - before == page => from = format!("({}", last.entry),
@@ -74,11 +75,11 @@ where
     }
 }
 
-fn letter<T: DeserializeOwned>(fields: &[Bytes]) -> Result<DeadLetter<T>> {
+async fn letter<T: DeserializeOwned + Send + 'static>(tasks: &TaskTracker, fields: &[Bytes]) -> Result<DeadLetter<T>> {
     let [entry, id, payload, attempts, reason, message] = fields else { return Err(unexpected()) };
     Ok(DeadLetter {
         id: JobId::parse(&text(id)).map_err(|_| unexpected())?,
-        payload: payload::read(payload).and_then(std::result::Result::ok),
+        payload: payload::read(tasks, payload.clone()).await.and_then(std::result::Result::ok),
         attempts: text(attempts).parse().map_err(|_| unexpected())?,
         failure: JobFailure { reason: text(reason), message: text(message) },
         entry: text(entry),

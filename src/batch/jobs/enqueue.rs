@@ -120,7 +120,7 @@ where
     /// # Cancellation
     /// Dropped, the job may be in the queue.
     pub async fn enqueue(&self, job: impl Into<NewJob<T>>) -> Result<Enqueued> {
-        let one = self.desk.prepare(job.into())?;
+        let one = self.desk.prepare(job.into()).await?;
         let mut told = self.desk.enqueue(0, vec![one]).await?;
         told.pop().unwrap_or_else(|| Err(unexpected()))
     }
@@ -138,14 +138,16 @@ where
     /// # Cancellation
     /// Dropped, a part of them is in the queue, the first ones.
     pub async fn enqueue_all<J: Into<NewJob<T>>>(&self, jobs: impl IntoIterator<Item = J>) -> Vec<Result<Enqueued>> {
-        let mut jobs = jobs.into_iter().map(|job| self.desk.prepare(job.into())).peekable();
+        let mut jobs = jobs.into_iter().map(Into::into);
+        let mut next = self.desk.prepare_next(&mut jobs).await;
         let (mut results, mut failed): (Vec<Result<Enqueued>>, Option<Error>) = (Vec::new(), None);
-        while jobs.peek().is_some() {
+        while next.is_some() {
             let before = results.len();
             let (mut step, mut refused, mut bytes) = (Vec::new(), Vec::new(), 0);
             while step.len() + refused.len() < ABREAST
-                && let Some(job) = jobs.next_if(|job| step.is_empty() || bytes + size(job) <= BYTES)
+                && let Some(job) = next.take_if(|job| step.is_empty() || bytes + size(job) <= BYTES)
             {
+                next = self.desk.prepare_next(&mut jobs).await;
                 bytes += size(&job);
                 match job {
                     Ok(job) => step.push(job),
@@ -192,7 +194,14 @@ fn not_sent(error: &Error) -> Error {
 }
 
 impl Desk {
-    fn prepare<T: Serialize>(&self, job: NewJob<T>) -> Result<Prepared> {
+    async fn prepare_next<T: Serialize + Send + 'static>(
+        &self,
+        jobs: &mut impl Iterator<Item = NewJob<T>>,
+    ) -> Option<Result<Prepared>> {
+        Some(self.prepare(jobs.next()?).await)
+    }
+
+    async fn prepare<T: Serialize + Send + 'static>(&self, job: NewJob<T>) -> Result<Prepared> {
         let NewJob { payload, delay, idempotency_key, max_attempts } = job;
         let attempts = max_attempts.unwrap_or(self.settings.max_attempts);
         if !(1..=1_000).contains(&attempts) {
@@ -201,7 +210,7 @@ impl Desk {
         if delay > Duration::from_secs(366 * 86_400) {
             return Err(Error::invalid(ORIGIN, "delay", format_args!("{delay:?}"), "use at most 1 year"));
         }
-        let payload = payload::write(&payload)?;
+        let payload = payload::write(self.env.tasks(), payload).await?;
         Ok(Prepared { id: JobId::new(&self.env), payload, attempts, delay, idempotency_key })
     }
 

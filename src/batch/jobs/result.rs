@@ -41,10 +41,10 @@ where
         match (verdict(&answer), answer.get(1)) {
             (b"waiting", _) => Ok(JobState::Waiting),
             (b"unknown", _) => Ok(JobState::Unknown),
-            (b"record", Some(record)) => match payload::read(record).ok_or_else(unexpected)? {
-                Ok(result) => Ok(JobState::Done(result)),
-                Err(failure) => Ok(JobState::Dead(failure)),
-            },
+            (b"record", Some(record)) => {
+                let read = payload::read(self.desk.env.tasks(), record.clone()).await;
+                Ok(read.ok_or_else(unexpected)?.map_or_else(JobState::Dead, JobState::Done))
+            }
             _ => Err(unexpected()),
         }
     }
