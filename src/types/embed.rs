@@ -61,7 +61,7 @@ impl EmbedInput {
 }
 
 /// One input of an [`EmbedInput`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EmbedItem<'a> {
     /// A text.
     Text(&'a str),

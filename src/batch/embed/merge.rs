@@ -1,5 +1,7 @@
 //! Several requests as one, and its answer as theirs.
 
+use std::collections::HashMap;
+
 use crate::batch::ORIGIN;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::embed_parts::{by_index, divide, length};
@@ -27,7 +29,21 @@ pub(super) fn tokens(request: &EmbedRequest) -> u64 {
     request.input.items().iter().map(of).sum()
 }
 
-/// One request for the inputs of all, which are of one group.
+/// The different inputs of all, in the order in which they first stand, and for each input which of these it is.
+fn distinct(requests: &[EmbedRequest]) -> (Vec<EmbedItem<'_>>, Vec<usize>) {
+    let (mut items, mut known) = (Vec::new(), HashMap::new());
+    let all = requests.iter().flat_map(|request| request.input.items());
+    let places = all.map(|item| {
+        *known.entry(item).or_insert_with(|| {
+            items.push(item);
+            items.len() - 1
+        })
+    });
+    let places = places.collect();
+    (items, places)
+}
+
+/// One request for the inputs of all, which are of one group, each once.
 pub(super) fn merge(requests: &[EmbedRequest]) -> EmbedRequest {
     let [first, others @ ..] = requests else { return EmbedRequest::new("", [""; 0]) };
     let mut merged = first.clone();
@@ -35,7 +51,7 @@ pub(super) fn merge(requests: &[EmbedRequest]) -> EmbedRequest {
         return merged;
     }
     let (mut texts, mut lists) = (Vec::new(), Vec::new());
-    for item in requests.iter().flat_map(|request| request.input.items()) {
+    for item in distinct(requests).0 {
         match item {
             EmbedItem::Text(text) => texts.push(text.to_owned()),
             EmbedItem::Tokens(tokens) => lists.push(tokens.to_vec()),
@@ -58,8 +74,8 @@ pub(super) fn split(answer: EmbedResponse, requests: &[EmbedRequest]) -> Result<
         return Ok(vec![Ok(answer)]);
     }
     let EmbedResponse { object, data, model, usage, extra, trace } = answer;
-    let inputs = requests.iter().map(|request| request.input.len()).sum();
-    let Some(places) = by_index(&data, inputs) else {
+    let (items, asked) = distinct(requests);
+    let Some(places) = by_index(&data, items.len()) else {
         let text = "the vectors do not state exactly one index for each input, so none was taken";
         let error = Error::new(ErrorKind::Decode, ORIGIN, text);
         return Err(match usage {
@@ -71,8 +87,7 @@ pub(super) fn split(answer: EmbedResponse, requests: &[EmbedRequest]) -> Result<
     let weights: Vec<u64> = requests.iter().map(lengths).collect();
     let usages = usage.map(|usage| shares(&usage, &weights));
     let costs = trace.cost.map(|cost| divide(cost.picos(), &weights));
-    let mut data: Vec<Option<Embedding>> = data.into_iter().map(Some).collect();
-    let mut vectors = places.into_iter().filter_map(|place| data.get_mut(place).and_then(Option::take));
+    let mut vectors = asked.into_iter().filter_map(|item| data.get(*places.get(item)?));
     let mut answers = Vec::with_capacity(requests.len());
     for (nth, request) in requests.iter().enumerate() {
         let own = vectors.by_ref().take(request.input.len()).enumerate();
@@ -80,7 +95,7 @@ pub(super) fn split(answer: EmbedResponse, requests: &[EmbedRequest]) -> Result<
         trace.cost = costs.as_ref().and_then(|costs| costs.get(nth)).map(|picos| Cost::from_picos(*picos));
         answers.push(Ok(EmbedResponse {
             object: object.clone(),
-            data: own.map(|(index, vector)| Embedding { index, ..vector }).collect(),
+            data: own.map(|(index, vector)| Embedding { index, ..vector.clone() }).collect(),
             model: model.clone(),
             usage: usages.as_ref().and_then(|usages| usages.get(nth)).cloned(),
             extra: extra.clone(),

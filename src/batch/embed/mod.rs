@@ -25,7 +25,8 @@ use merge::{group, merge, split, tokens};
 ///
 /// # What it does
 /// Requests of equal model, parameters, tenant and priority that come at the same time, or while a call is under way, are
-/// sent as one, by the rules of [`MicroBatcher`]: an only request is sent at once. Vectors are matched by the index they
+/// sent as one, by the rules of [`MicroBatcher`]: an only request is sent at once. An input that several of them have is sent
+/// once. Vectors are matched by the index they
 /// state, never by order; an answer that does not state exactly one for each input is an error for all of the call.
 /// Usage and cost are divided in proportion to the length of the inputs (bytes, or tokens where they are given as such),
 /// and the parts add up. Details of the usage are told only to who was alone.

@@ -86,6 +86,21 @@ fn lengths(answer: &EmbedResponse) -> Vec<f32> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_input_that_several_have_is_sent_once_and_its_price_is_shared() {
+    let upstream = Arc::new(Vectors::default());
+    let llm = stack(&upstream);
+    let requests = [texts(&[3, 3]), texts(&[5]), texts(&[3]), texts(&[5, 4])];
+    let answers: Vec<_> = join_all(requests.map(|request| llm.embed(request))).await;
+    let answers: Vec<_> = answers.into_iter().map(|answer| answer.unwrap()).collect();
+    let vectors: Vec<_> = answers.iter().map(lengths).collect();
+    assert_eq!(vectors, [vec![3.0, 3.0], vec![5.0], vec![3.0], vec![5.0, 4.0]]);
+    let asked: Vec<usize> = upstream.asked.lock().iter().map(|request| request.input.len()).collect();
+    assert_eq!(asked, [3]);
+    let used: u64 = answers.iter().map(|answer| answer.usage.as_ref().unwrap().prompt_tokens).sum();
+    assert_eq!(used, 12, "what was billed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn embeddings_of_many_callers_are_one_call_and_each_gets_its_own() {
     let upstream = Arc::new(Vectors::default());
     let llm = stack(&upstream);
