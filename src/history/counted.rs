@@ -4,7 +4,7 @@ use std::ptr;
 use std::sync::{Arc, Weak};
 
 use super::TokenBudget;
-use super::fit::from;
+use super::steps::Kept;
 use crate::tokens::TokenCounter;
 use crate::types::{Message, Messages};
 
@@ -53,16 +53,16 @@ impl<'a> Counts<'a> {
         }
     }
 
-    /// The instructions and what stands at this position or after it, the very same list from 0 on; and what is known of
-    /// all of them, for the next time.
-    pub(super) fn kept(&self, first_kept: usize) -> (Messages, Option<Counted>) {
+    /// What is kept of them, the very same list where all is; and what is known of all of them, for the next time.
+    pub(super) fn kept(&self, kept: Kept) -> (Messages, Option<Counted>) {
         let counted = self.budget.counter_of_stack().map(|counter| Counted {
             messages: self.messages.clone(),
             tokens: self.tokens.clone(),
             counter: Arc::downgrade(counter),
             model: self.budget.model().to_owned(),
         });
-        let kept = if first_kept == 0 { self.messages.clone() } else { from(self.messages, first_kept) };
+        let all = kept.keeps_all(self.messages);
+        let kept = if all { self.messages.clone() } else { kept.of(self.messages) };
         (kept, counted)
     }
 }
@@ -131,7 +131,7 @@ mod tests {
         let mut counts = Counts::new(messages, &budget);
         (0..messages.len()).for_each(|at| assert!(counts.at(at) > 0));
         assert_eq!(counts.at(messages.len()), 0);
-        Carry::of(messages.clone()).counted(counts.kept(0).1)
+        Carry::of(messages.clone()).counted(counts.kept(Kept::all_from(0)).1)
     }
 
     /// What these messages take where this is carried, all in all.

@@ -1,6 +1,7 @@
 //! What a policy made of a conversation.
 
 use super::Carry;
+use super::steps::Kept;
 use crate::types::{Content, HistoryTrace, Message, Messages, Part};
 
 /// What a policy made of a conversation: the messages to send, and what was done to them.
@@ -55,13 +56,7 @@ pub(super) fn clamped(tokens: u64) -> u32 {
 
 /// The instructions, and whatever stands at this position or after it.
 pub(super) fn from(messages: &Messages, first_kept: usize) -> Messages {
-    let (before, rest) = messages.split_at(first_kept.min(messages.len()));
-    let instructions = before.iter().filter(|message| message.role.is_instruction());
-    // One instruction is what most conversations have.
-    let mut kept = Vec::with_capacity(rest.len() + 1);
-    kept.extend(instructions.cloned());
-    kept.extend_from_slice(rest);
-    kept.into_iter().collect()
+    Kept::all_from(first_kept).of(messages)
 }
 
 /// How many tokens so many bytes of text are, learnt from messages that were counted.

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::counted::Counts;
+use super::steps::Kept;
 use super::{Allowance, Carry, Fit, HistoryPolicy, TokenBudget};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::Messages;
@@ -70,7 +71,7 @@ impl HistoryPolicy for KeepAll {
             );
             return Err(Error::new(ErrorKind::ContextLength, "history", text));
         }
-        let (kept, counted) = counts.kept(0);
+        let (kept, counted) = counts.kept(Kept::all_from(0));
         Ok(Fit::unchanged(kept.clone()).kept(used).carrying(Carry::of(kept).counted(counted)))
     }
 }

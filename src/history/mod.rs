@@ -27,6 +27,7 @@ mod rules;
 mod sent;
 mod shorten;
 mod stable;
+mod steps;
 #[cfg(feature = "summarize")]
 mod summarize;
 mod turns;

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use super::counted::Counts;
 use super::fit::{Rate, clamped, estimate_before};
+use super::steps::{Kept, newest};
 use super::turns::turns;
 use super::{Allowance, Carry, Fit, HistoryPolicy, Oversized, TokenBudget};
 use crate::error::Result;
@@ -12,12 +13,14 @@ use crate::types::Messages;
 /// Keeps all instructions and the newest turns that fit into a number of tokens; older turns go whole.
 ///
 /// A turn is what the user says and everything up to the next thing the user says, so a tool call never loses its
-/// results. The last turn always stays; when it does not fit together with the instructions, the call is refused rather
-/// than cut, unless [`oversized`](Self::oversized) says otherwise. Counted by the configured
+/// results. Only a turn that does not even fit alone with the instructions, such as an agent's at work, loses its oldest
+/// parts: what the user said before, message by message, then the oldest steps (a message of the model and what tools
+/// answer to it). What must stay is the instructions, the user's last message and the newest step; where that does not
+/// fit, the call is refused, unless [`oversized`](Self::oversized) says otherwise. Counted by the configured
 /// [`TokenCounter`](crate::tokens::TokenCounter), tools and response format included.
 ///
 /// A prompt whose bytes already fit is not counted at all (no token is shorter than a byte); of one that does not, the
-/// instructions, what is kept, and the newest turn that goes; the others that go are told by their length.
+/// instructions, what is kept, and the newest turn that goes or loses steps; the others that go are told by their length.
 ///
 /// ```
 /// use sluicegate::history::{Allowance, Window};
@@ -42,7 +45,7 @@ impl Window {
         Self { allowance, oversized: Oversized::default() }
     }
 
-    /// What to do when the instructions and the last turn alone take more than is allowed. Refused unless set.
+    /// What to do when what must stay takes more than is allowed. Refused unless set.
     #[must_use]
     pub fn oversized(mut self, oversized: Oversized) -> Self {
         self.oversized = oversized;
@@ -70,8 +73,9 @@ impl HistoryPolicy for Window {
         let instructions = messages.iter().enumerate().filter(|(_, message)| message.role.is_instruction());
         let mut used = instructions.fold(budget.overhead(), |sum, (at, _)| sum.saturating_add(counts.at(at)));
         let mut rate = Rate::default();
-        // Newest first, so that what goes is not even counted; the last turn stays whatever it takes, and is judged after.
-        let mut first_kept = messages.len();
+        // Newest first, so that what goes is not even counted; the last turn is judged after.
+        let mut kept = Kept::all_from(messages.len());
+        let mut lost = 0;
         for turn in turns(&messages).iter().rev() {
             let said = messages.iter().enumerate().take(turn.end).skip(turn.start);
             let said = said.filter(|(_, message)| !message.role.is_instruction());
@@ -80,24 +84,37 @@ impl HistoryPolicy for Window {
                 rate.learn(message, tokens);
                 sum.saturating_add(tokens)
             });
-            if first_kept < messages.len() && used.saturating_add(cost) > limit {
-                break;
+            if used.saturating_add(cost) <= limit {
+                used = used.saturating_add(cost);
+                kept = Kept::all_from(turn.start);
+                continue;
             }
-            used = used.saturating_add(cost);
-            first_kept = turn.start;
+            // With the instructions that there were when it was the last. What it lost then it has lost, and what is left of
+            // it stays or goes as a whole, whether or not the rest is still shown.
+            let instructions = messages.iter().enumerate().take(turn.end);
+            let instructions = instructions.filter(|(_, message)| message.role.is_instruction());
+            let fixed = instructions.fold(budget.overhead(), |sum, (at, _)| sum.saturating_add(counts.at(at)));
+            if fixed.saturating_add(cost) > limit {
+                let room = limit.saturating_sub(fixed);
+                let (steps, taken) = newest(&messages, turn.clone(), room, |at| counts.at(at));
+                let is_last = kept.from == messages.len();
+                if is_last || used.saturating_add(taken) <= limit {
+                    used = used.saturating_add(taken);
+                    kept = steps;
+                    lost = cost.saturating_sub(taken).saturating_add(estimate_before(&messages, turn.start, rate));
+                    break;
+                }
+            }
+            lost = estimate_before(&messages, kept.from, rate);
+            break;
         }
-        let trimmed = estimate_before(&messages, first_kept, rate);
-        if used > limit {
-            let (kept, counted) = counts.kept(first_kept);
-            let mut fit = self.oversized.settle(kept.clone(), budget, limit)?;
-            fit.trace.trimmed_tokens = fit.trace.trimmed_tokens.saturating_add(clamped(trimmed));
-            // Whole, or what was shortened would be shortened again from what is left of it.
-            return Ok(fit.carrying(Carry::of(kept).counted(counted)));
-        }
-        let drops = messages.iter().take(first_kept).any(|message| !message.role.is_instruction());
-        let (kept, counted) = counts.kept(if drops { first_kept } else { 0 });
+        let (kept, counted) = counts.kept(kept);
+        // Whole, or what was shortened would be shortened again from what is left of it.
         let carry = Carry::of(kept.clone()).counted(counted);
-        Ok(Fit::unchanged(kept).kept(used).trimmed(if drops { trimmed } else { 0 }).carrying(carry))
+        let mut fit =
+            if used > limit { self.oversized.settle(kept, budget, limit)? } else { Fit::unchanged(kept).kept(used) };
+        fit.trace.trimmed_tokens = fit.trace.trimmed_tokens.saturating_add(clamped(lost));
+        Ok(fit.carrying(carry))
     }
 }
 
@@ -141,7 +158,11 @@ mod tests {
         assert_eq!(fit(&Window::tokens(1_000), &request).await.unwrap().len(), 9);
         let kept = fit(&Window::tokens(70), &request).await.unwrap();
         assert_eq!(kept[..3], ["Be brief.", "second question", ""]);
-        assert_eq!(fit(&Window::tokens(40), &request).await.unwrap(), ["Be brief.", "A later rule.", "third question"]);
+        assert_eq!(fit(&Window::tokens(60), &request).await.unwrap(), ["Be brief.", "A later rule.", "third question"]);
+        // The second turn did not fit even when it was the last, and lost its call then.
+        let kept = fit(&Window::tokens(40), &request).await.unwrap();
+        assert_eq!(kept, ["Be brief.", "second question", "second answer", "A later rule.", "third question"]);
+        assert_eq!(fit(&Window::tokens(30), &request).await.unwrap(), ["Be brief.", "A later rule.", "third question"]);
     }
 
     #[tokio::test]

@@ -41,6 +41,7 @@ mod durable_jobs;
 mod fair_tenants;
 mod history_laws;
 mod history_policies;
+mod history_steps;
 mod laws;
 mod limiter_oracle;
 mod long_polls;

@@ -19,7 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Message, Messages, Role};
 
 /// Keeps all instructions, the last turn, the newest turns before it, and of the older ones those nearest to the last
-/// question, as many as fit; the others go whole, and what stays keeps its order.
+/// question, as many as fit; the others go whole, and what stays keeps its order. A last turn that does not fit loses its
+/// oldest steps, as by [`Window`].
 ///
 /// Nearness is the cosine between the vectors an [`Embedder`] makes: of what the user says in the last turn, and of what
 /// user and assistant say in an older one, of each the first 2,000 bytes (some 500 tokens). What tools say is not
@@ -121,7 +122,8 @@ impl Relevance {
         self
     }
 
-    /// What to do when the instructions and the last turn alone take more than is allowed. Refused unless set.
+    /// What to do when what must stay takes more than is allowed: the instructions, the user's last message and the newest
+    /// step. Refused unless set.
     #[must_use]
     pub fn oversized(mut self, oversized: Oversized) -> Self {
         self.window = self.window.oversized(oversized);

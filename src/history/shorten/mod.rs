@@ -1,4 +1,4 @@
-//! The last turn made shorter, when nothing else is left to leave out.
+//! What must stay made shorter, when nothing is left to leave out.
 
 mod middle;
 
@@ -11,22 +11,24 @@ use super::{Fit, TokenBudget};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Content, Message, Messages, Part, Role};
 
-/// What to do when the instructions and the last turn alone take more than is allowed.
+/// What to do when what must stay takes more than is allowed: the instructions, the user's last message, and the newest
+/// step after it (a message of the model with what tools answer to it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Oversized {
     /// The call is refused with [`ErrorKind::ContextLength`]. The default: nothing is sent that the caller did not write.
     #[default]
     Refuse,
-    /// Texts of the last turn lose their middle, and a mark such as `[… 12,345 characters left out …]` stands there.
+    /// Of these the texts lose their middle, and a mark such as `[… 12,345 characters left out …]` stands there. All else
+    /// was left out before.
     ///
-    /// First what tools said before the last step, down to the mark alone; if that is not enough, what the model said and
-    /// what the last step's tools said; last what the user said; of these, 200 bytes stay. Of each kind the longest are
-    /// cut first, to one common length. Instructions, the arguments of tool calls, names and media are never touched; what
-    /// does not fit even then is refused. What is cut may have been JSON, and is no longer.
+    /// First what the model and the tools said in the newest step; if that is not enough, what the user said; 200 bytes of
+    /// a text stay. Of both the longest are cut first, to one common length. Instructions, the arguments of tool calls,
+    /// names and media are never touched; what does not fit even then is refused. What is cut may have been JSON, and is
+    /// no longer.
     ///
     /// The result fits by the counter, and leaves at most about a 64th of the allowance unused where the texts allow it.
-    /// To find it, what is kept of the texts is counted up to 9 times for each of the three kinds (30 MB/s with
+    /// To find it, what is kept of the texts is counted up to 9 times for each of the two kinds (30 MB/s with
     /// [`Tiktoken`](crate::tokens::Tiktoken)).
     Shorten,
 }
@@ -40,7 +42,7 @@ impl Oversized {
         }
     }
 
-    /// What becomes of instructions and a last turn that take more than the limit.
+    /// What becomes of what must stay and takes more than the limit.
     pub(super) fn settle(self, messages: Messages, budget: &TokenBudget<'_>, limit: u64) -> Result<Fit> {
         match self {
             Self::Refuse => Err(too_long(budget.prompt(&messages), limit, "")),
@@ -51,7 +53,8 @@ impl Oversized {
 
 fn too_long(used: u64, limit: u64, how: &str) -> Error {
     let text = format!(
-        "instructions and the last turn take {used} tokens{how}, {limit} are allowed: shorten them or allow more"
+        "instructions, the user's last message and the newest step take {used} tokens{how}, {limit} are allowed: shorten \
+         them or allow more"
     );
     Error::new(ErrorKind::ContextLength, "history", text)
 }
@@ -59,34 +62,25 @@ fn too_long(used: u64, limit: u64, how: &str) -> Error {
 /// What may be cut together, in the order in which it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// What tools said before the last step.
-    OlderResults,
-    /// What the model said, and the tools in the last step.
+    /// What the model said, and the tools.
     Latest,
     /// What the user said.
     Asked,
 }
 
 impl Kind {
-    /// The kind of a message of a turn whose last step begins here; `None` for what is never cut.
-    fn of(message: &Message, at: usize, last_step: usize) -> Option<Self> {
+    /// The kind of a message of the last turn; `None` for what is never cut.
+    fn of(message: &Message) -> Option<Self> {
         match message.role {
             Role::System | Role::Developer => None,
-            Role::Tool | Role::Function if at < last_step => Some(Self::OlderResults),
             Role::Tool | Role::Function | Role::Assistant => Some(Self::Latest),
             _ => Some(Self::Asked),
         }
     }
-
-    /// The bytes of a text that stay at least.
-    fn floor(self) -> usize {
-        match self {
-            // The model has worked with it already, and the mark says that there was something.
-            Self::OlderResults => 0,
-            Self::Latest | Self::Asked => 200,
-        }
-    }
 }
+
+/// The bytes of a text that stay at least.
+const FLOOR: usize = 200;
 
 /// Instructions and the last turn, shortened until they take no more than the limit; the very same list where they do not.
 ///
@@ -97,12 +91,11 @@ pub(super) fn shorten_last_turn(messages: &Messages, budget: &TokenBudget<'_>, l
     let before = draft.used;
     let turn = turns(messages).pop().unwrap_or(0..0);
     let said = || messages.iter().enumerate().skip(turn.start);
-    let last_step = said().filter(|(_, message)| message.role == Role::Assistant).map(|(at, _)| at).next_back();
-    for kind in [Kind::OlderResults, Kind::Latest, Kind::Asked] {
-        let of_kind = said().filter(|(at, message)| Kind::of(message, *at, last_step.unwrap_or(0)) == Some(kind));
+    for kind in [Kind::Latest, Kind::Asked] {
+        let of_kind = said().filter(|(_, message)| Kind::of(message) == Some(kind));
         let places: Vec<usize> = of_kind.map(|(at, _)| at).collect();
         if draft.used > limit && !places.is_empty() {
-            draft.cut(&places, kind.floor(), limit);
+            draft.cut(&places, limit);
         }
     }
     if draft.used > limit {
@@ -155,11 +148,11 @@ impl<'a> Draft<'a> {
 
     /// Cuts the texts of these messages to the greatest common length found with which the prompt fits, or to the least
     /// allowed.
-    fn cut(&mut self, places: &[usize], floor: usize, limit: u64) {
+    fn cut(&mut self, places: &[usize], limit: u64) {
         let mut lengths: Vec<usize> = places.iter().filter_map(|at| self.messages.get(*at)).flat_map(lengths).collect();
         lengths.sort_unstable();
-        let Some(longest) = lengths.last().copied().filter(|longest| *longest > floor) else { return };
-        let mut best = self.try_length(places, floor);
+        let Some(longest) = lengths.last().copied().filter(|longest| *longest > FLOOR) else { return };
+        let mut best = self.try_length(places, FLOOR);
         // Fits not, as it came.
         let (mut too_long, mut too_much) = (longest, self.used);
         if best.used <= limit {

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::history::{HistoryPolicy, Window};
+use crate::history::{HistoryPolicy, Rules, Window};
 use crate::tokens::{Tiktoken, TokenCounter};
 use crate::types::{ChatBody, ChatRequest, FunctionCall, ToolCall};
 
@@ -89,40 +89,34 @@ async fn refuses_unless_it_is_told_to_shorten_and_what_cannot_fit_even_then() {
 }
 
 #[tokio::test]
-async fn the_tools_of_earlier_steps_go_first_and_the_question_last() {
-    let asked = prose(150);
+async fn earlier_steps_go_first_and_the_question_is_cut_last() {
     let steps: Vec<Message> = (0..100).flat_map(|number| step(number, &prose(40 + number))).collect();
-    let request = |system: &str| {
-        let messages: Vec<Message> =
-            [Message::system(system), Message::user(asked.clone())].into_iter().chain(steps.clone()).collect();
-        ChatRequest::new("gpt-4o").messages(messages)
-    };
-    let request = request("Be brief.");
+    let mut messages = vec![Message::system("Be brief."), Message::user(prose(150))];
+    messages.extend(steps);
+    let request = ChatRequest::new("gpt-4o").messages(messages);
     let all = Tiktoken::new().request(&request);
     let fit = shorten(&request, all / 4 * 3).await.unwrap();
-    assert_eq!(fit.messages.len(), request.messages.len(), "no call without its result");
-    let changed = |fit: &Fit, at: usize| !Arc::ptr_eq(&fit.messages[at], &request.messages[at]);
-    assert!(!changed(&fit, 1) && !changed(&fit, request.messages.len() - 1), "question and last result are whole");
-    let lengths: Vec<usize> = fit.messages[3..].iter().step_by(2).map(|message| message.text().len()).collect();
-    assert!(!changed(&fit, 3) && changed(&fit, 199), "the longest are cut first");
-    assert!(lengths[..99].iter().max().unwrap() < lengths.last().unwrap(), "{lengths:?}");
-    for (now, before) in fit.messages.iter().zip(request.messages.iter()) {
-        assert_eq!(
-            (&now.role, &now.tool_calls, &now.tool_call_id),
-            (&before.role, &before.tool_calls, &before.tool_call_id)
-        );
+    assert_eq!(fit.trace.shortened, 0, "leaving out is enough");
+    let left = fit.messages.len() - 2;
+    assert!(left.is_multiple_of(2) && left < 200, "{left}");
+    assert_eq!(fit.messages[..2], request.messages[..2]);
+    assert_eq!(fit.messages[2..], request.messages[202 - left..]);
+    // The newest step alone, and its result cut; then the question too.
+    let mut cut = Vec::new();
+    for limit in (0..900).rev().step_by(50) {
+        let Ok(fit) = shorten(&request, limit).await else { break };
+        if fit.trace.shortened == 0 {
+            continue;
+        }
+        let trimmed = all - u64::from(fit.trace.kept_tokens);
+        assert_eq!(u64::from(fit.trace.trimmed_tokens), trimmed, "dropped and cut");
+        assert_eq!(fit.messages.len(), 4);
+        let [_, asked, call, result] = &fit.messages[..] else { panic!() };
+        assert_eq!((call, &result.tool_call_id), (&request.messages[200], &request.messages[201].tool_call_id));
+        assert!(result.text().contains("left out") && asked.text().len() > 150 && result.text().len() > 150);
+        cut.push(asked.text().contains("left out"));
     }
-    // Down to where earlier results are no more than marks, and the last result is cut; the question still is not.
-    let mut tight = None;
-    for limit in (0..all / 2).step_by(400) {
-        let Ok(fit) = shorten(&request, limit).await else { continue };
-        tight = Some(fit);
-        break;
-    }
-    let tight = tight.unwrap();
-    assert!(tight.messages[3].text().starts_with("[… "), "{}", tight.messages[3].text());
-    assert!(changed(&tight, 201) && tight.messages[201].text().len() > 100, "something of the last result stays");
-    assert!(changed(&tight, 1) && tight.messages[1].text().len() > 150, "and of the question");
+    assert!(cut.is_sorted() && cut.contains(&true) && cut.contains(&false), "{cut:?}");
 }
 
 #[tokio::test]
@@ -188,7 +182,7 @@ async fn any_script_and_any_length_is_cut_to_fit_or_refused() {
         match shorten(&request, 300 + round * 10).await {
             Ok(fit) => {
                 fitted += 1;
-                assert_eq!(fit.messages.len(), request.messages.len());
+                assert_eq!(Rules::openai().check(&fit.messages), Ok(()), "no call without its result");
                 assert_eq!(fit.messages[0], request.messages[0], "instructions stay");
             }
             Err(error) => {

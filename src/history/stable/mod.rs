@@ -38,8 +38,11 @@ use crate::types::Messages;
 ///
 /// # The same for the same conversation
 /// It remembers nothing: it goes through the conversation as it grew and trims where it was outgrown. What was there
-/// before a trim has no influence on what comes after it. Turns go whole, the last one always stays, and if that
-/// does not fit together with the instructions, the call is refused, unless [`oversized`](Self::oversized) says otherwise.
+/// before a trim has no influence on what comes after it. Turns go whole. Only where the last one does not even fit alone
+/// with the instructions, such as an agent's at work, it loses its oldest parts, as deep as turns are dropped: what the user
+/// said before, message by message, then the oldest steps (a message of the model and what tools answer to it). What is left
+/// of it goes as a whole later. What must stay is the instructions, the user's last message and the newest step; where that
+/// does not fit, the call is refused, unless [`oversized`](Self::oversized) says otherwise.
 ///
 /// # Breakpoints
 /// For providers that cache only where they are told to, it places `cache_control` on the last leading instruction, on the
@@ -148,9 +151,9 @@ impl StableWindow {
         self
     }
 
-    /// What to do when the instructions and the last turn alone take more than is allowed. Refused unless set.
+    /// What to do when what must stay takes more than is allowed. Refused unless set.
     ///
-    /// A turn that is shortened is shortened anew at each call, so that of such a prompt the provider has no more than
+    /// What is shortened is shortened anew at each call, so that of such a prompt the provider has no more than
     /// tools and instructions in its cache.
     #[must_use]
     pub fn oversized(mut self, oversized: Oversized) -> Self {
@@ -213,8 +216,7 @@ impl HistoryPolicy for StableWindow {
         let shortens = self.oversized != Oversized::Refuse;
         let mut counts = Counts::new(&messages, budget);
         let walked = walk(&messages, budget.overhead(), limit, shortens, &self.depth(budget), |at| counts.at(at));
-        let dropped = messages.iter().take(walked.first_kept).any(|message| !message.role.is_instruction());
-        let (messages, counted) = counts.kept(if dropped { walked.first_kept } else { 0 });
+        let (messages, counted) = counts.kept(walked.kept);
         // What went before a trim has no part in what follows it. Carried as it came, neither shortened nor marked.
         let carry = Carry::of(messages.clone()).counted(counted);
         let mut fit = if walked.prompt > limit {

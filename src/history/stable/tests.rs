@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::ErrorKind;
 use crate::history::Window;
+use crate::history::turns::turns;
 use crate::tokens::TokenCounter;
 use crate::types::{ChatBody, ChatRequest, FunctionCall, Message, Role, Tool, ToolCall};
 
@@ -69,8 +70,21 @@ fn exchanges() -> impl Strategy<Value = Vec<Message>> {
         Just(vec![('u', 4), ('u', 5), ('s', 2), ('a', 6)]),
         Just(vec![('u', 150)]),
         Just(vec![('u', 60), ('a', 90)]),
+        Just(vec![
+            ('u', 20),
+            ('c', 30),
+            ('t', 40),
+            ('c', 25),
+            ('t', 30),
+            ('s', 2),
+            ('a', 50),
+            ('c', 9),
+            ('t', 90),
+            ('a', 5)
+        ]),
+        Just(vec![('u', 50), ('u', 60), ('u', 40), ('c', 30), ('t', 80), ('t', 50), ('a', 20)]),
     ];
-    let exchange = prop_oneof![6 => short, 3 => tools, 1 => odd];
+    let exchange = prop_oneof![6 => short, 3 => tools, 2 => odd];
     prop::collection::vec(exchange, 1..30).prop_map(|said| said.concat().into_iter().map(message).collect())
 }
 
@@ -127,16 +141,38 @@ proptest! {
         prop_assert!(fit(&window, "gpt-5", kept.clone(), cached).unwrap().messages.ptr_eq(kept));
 
         let plain = fit(&Window::within(limit), "gpt-5", all.clone(), cached).unwrap().messages;
-        prop_assert!(kept.len() <= plain.len(), "never more than what fits");
+        let fixed = |end: usize| 10 + all.iter().take(end).filter(|message| message.role.is_instruction()).map(|message| Bytes.message("", message)).sum::<u64>();
+        let alone = |turn: &std::ops::Range<usize>| {
+            let said = all[turn.clone()].iter().filter(|message| !message.role.is_instruction());
+            fixed(turn.end) + said.map(|message| Bytes.message("", message)).sum::<u64>()
+        };
+        let tokens = limit.limit(&TokenBudget::new(&ChatRequest::new("gpt-5"), &Bytes)).unwrap();
+        let turns = turns(&all);
+        // Of a turn too long by itself a plain window keeps more while it is the last, which then does not fit beside the next.
+        let too_long = turns.iter().any(|turn| alone(turn) > tokens);
+        prop_assert!(too_long || kept.len() <= plain.len(), "never more than what fits");
         let words = |messages: &[std::sync::Arc<Message>]| messages.iter().map(|message| (message.role.clone(), message.text())).collect::<Vec<_>>();
         let instructions = |messages: &Messages| messages.iter().filter(|message| message.role.is_instruction()).count();
         prop_assert_eq!(instructions(kept), instructions(&all));
-        // From the first turn that is left on it is the conversation itself, and begins where the user speaks.
+        // From the first turn that is left on it is the conversation itself, and begins where the user speaks; unless that
+        // turn does not fit by itself: then steps of it are missing behind what the user said last.
         let first = kept.iter().position(|message| !message.role.is_instruction());
         let lost = all.len() - kept.len();
         if let Some(first) = first.filter(|_| lost > 0) {
             prop_assert_eq!(&kept[first].role, &Role::User);
-            prop_assert!(words(&all).ends_with(&words(&kept[first..])));
+            let turn = turns.iter().find(|turn| words(&all[turn.start..]) == words(&kept[first..]));
+            if turn.is_none() {
+                let said = |messages: &[std::sync::Arc<Message>]| messages.iter().filter(|message| !message.role.is_instruction()).cloned().collect::<Vec<_>>();
+                let (whole, left) = (said(&all), said(kept));
+                let newest = if words(&whole).ends_with(&words(&left)) { &left[..] } else { &left[1..] };
+                prop_assert!(words(&whole).ends_with(&words(newest)));
+                prop_assert!(newest.first().is_some_and(|message| message.role != Role::Tool), "steps go whole");
+                let from = all.iter().enumerate().rev().filter(|(_, message)| !message.role.is_instruction()).nth(newest.len() - 1).unwrap().0;
+                let cut = turns.iter().find(|turn| turn.contains(&from)).unwrap();
+                prop_assert!(alone(cut) > tokens, "only a turn too long by itself loses steps");
+                let asked = all[cut.clone()].iter().rfind(|message| message.role == Role::User).unwrap();
+                prop_assert!(kept.iter().any(|message| message.text() == asked.text()), "what the user said last stays");
+            }
         } else {
             prop_assert_eq!(words(&all), words(kept));
         }

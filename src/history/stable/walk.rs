@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use super::depth::Depth;
+use crate::history::steps::{self, Kept};
 use crate::history::turns::Begins;
 use crate::types::{Message, Role};
 
 /// What growing led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Walked {
-    /// Where the first turn that is left begins; the end of the conversation when it has none.
-    pub(super) first_kept: usize,
+    /// What is left: nothing but instructions when there are no turns.
+    pub(super) kept: Kept,
     /// The tokens of the prompt, tools and all.
     pub(super) prompt: u64,
-    /// The tokens of the turns that went.
+    /// The tokens of the turns that went, and of the steps.
     pub(super) trimmed: u64,
     /// The tokens at its front that the call before had there too.
     pub(super) warm: u64,
@@ -39,18 +40,25 @@ pub(super) fn walk(
         fixed: overhead,
         turns: Vec::with_capacity(messages.len() / 2),
         first: 0,
+        units: Vec::new(),
+        first_unit: 0,
+        pinned: None,
         held: Held::default(),
+        gone: 0,
         asked: None,
     };
     for (position, message) in messages.iter().enumerate() {
         if begins.at(&message.role) {
-            walk.turns.push(Turn { start: position, before: walk.fixed, held: Held::default() });
+            let kept = Kept::all_from(position);
+            walk.turns.push(Turn { kept, before: walk.fixed, held: Held::default() });
+            walk.units.clear();
+            (walk.first_unit, walk.pinned) = (0, None);
         }
         // What answers the call to come, should it end with words of the model, was not asked for yet.
         if message.role == Role::Assistant && position + 1 < messages.len() {
             walk.asked = walk.ask();
         }
-        walk.add(message, cost(position));
+        walk.add(position, message, cost(position));
         walk.trim();
     }
     walk.end(messages.len())
@@ -63,12 +71,38 @@ struct Held {
     answers: u64,
 }
 
+impl Held {
+    fn without(self, goes: Self) -> Self {
+        let Self { tokens, answers } = self;
+        Self { tokens: tokens.saturating_sub(goes.tokens), answers: answers.saturating_sub(goes.answers) }
+    }
+}
+
 #[derive(Debug)]
 struct Turn {
+    kept: Kept,
+    /// The tokens of the tools and of the instructions that stand before what is left of it.
+    before: u64,
+    /// What is in it still.
+    held: Held,
+}
+
+/// What goes as a whole where a turn is too long by itself.
+#[derive(Debug, Clone, Copy)]
+struct Unit {
     start: usize,
-    /// The tokens of the tools and of the instructions that stand before it.
+    /// As of a turn.
     before: u64,
     held: Held,
+}
+
+/// What the user said last.
+#[derive(Debug, Clone, Copy)]
+struct Pinned {
+    at: usize,
+    /// As of a turn.
+    before: u64,
+    tokens: u64,
 }
 
 /// A call that was made.
@@ -77,7 +111,7 @@ struct Asked {
     prompt: u64,
     /// The tokens before its first turn.
     before: u64,
-    first: usize,
+    kept: Kept,
 }
 
 #[derive(Debug)]
@@ -91,8 +125,15 @@ struct Walk<'a> {
     turns: Vec<Turn>,
     /// The first turn that is left.
     first: usize,
+    /// What the last turn is made of.
+    units: Vec<Unit>,
+    /// The first of them that is left.
+    first_unit: usize,
+    pinned: Option<Pinned>,
     /// What is in the turns that are left.
     held: Held,
+    /// The tokens of what went.
+    gone: u64,
     asked: Option<Asked>,
 }
 
@@ -105,12 +146,14 @@ impl Walk<'_> {
     /// shortened the beginning alone is certain.
     fn ask(&self) -> Option<Asked> {
         // The turn that begins here is the answer's own.
-        let before = self.turns.get(self.first).map_or(self.fixed, |turn| turn.before);
+        let turn = self.turns.get(self.first);
+        let before = turn.map_or(self.fixed, |turn| turn.before);
+        let kept = turn.map_or(Kept::all_from(0), |turn| turn.kept);
         let prompt = if self.prompt() <= self.limit { self.prompt() } else { before };
-        (self.shortens || self.prompt() <= self.limit).then_some(Asked { prompt, before, first: self.first })
+        (self.shortens || self.prompt() <= self.limit).then_some(Asked { prompt, before, kept })
     }
 
-    fn add(&mut self, message: &Message, tokens: u64) {
+    fn add(&mut self, position: usize, message: &Message, tokens: u64) {
         if message.role.is_instruction() {
             self.fixed = self.fixed.saturating_add(tokens);
             return;
@@ -120,6 +163,15 @@ impl Walk<'_> {
         self.held = with(self.held);
         if let Some(turn) = self.turns.last_mut() {
             turn.held = with(turn.held);
+        }
+        if message.role == Role::User {
+            self.pinned = Some(Pinned { at: position, before: self.fixed, tokens });
+        }
+        if self.units.is_empty() || steps::begins(&message.role) {
+            self.units.push(Unit { start: position, before: self.fixed, held: Held::default() });
+        }
+        if let Some(unit) = self.units.last_mut() {
+            unit.held = with(unit.held);
         }
     }
 
@@ -132,12 +184,45 @@ impl Walk<'_> {
         let target = self.target(room);
         // Turns go whole: the one with which the target is reached stays, so that it is met on average.
         while let [turn, _, ..] = self.turns.get(self.first..).unwrap_or_default() {
-            let rest = self.held.tokens.saturating_sub(turn.held.tokens);
-            if self.held.tokens <= target || (self.held.tokens <= room && rest < target) {
-                break;
+            let left = self.held.without(turn.held);
+            if self.reached(target, room, left) {
+                return;
             }
-            self.held = Held { tokens: rest, answers: self.held.answers.saturating_sub(turn.held.answers) };
+            self.gone = self.gone.saturating_add(turn.held.tokens);
+            self.held = left;
             self.first += 1;
+        }
+        if self.held.tokens > room {
+            self.trim_last(target, room);
+        }
+    }
+
+    /// Whether enough went: with what would be left next, less than is wanted would be.
+    fn reached(&self, target: u64, room: u64, left: Held) -> bool {
+        self.held.tokens <= target || (self.held.tokens <= room && left.tokens < target)
+    }
+
+    /// The last turn does not fit by itself: its oldest units go, but for what the user said last.
+    fn trim_last(&mut self, target: u64, room: u64) {
+        while let [unit, next, ..] = self.units.get(self.first_unit..).unwrap_or_default() {
+            let (mut goes, next) = (unit.held, *next);
+            // What the user says begins a unit.
+            let pinned = self.pinned.filter(|pinned| pinned.at < next.start);
+            if let Some(pinned) = pinned.filter(|pinned| pinned.at == unit.start) {
+                goes.tokens = goes.tokens.saturating_sub(pinned.tokens);
+            }
+            let left = self.held.without(goes);
+            if self.reached(target, room, left) {
+                return;
+            }
+            self.gone = self.gone.saturating_add(goes.tokens);
+            self.held = left;
+            self.first_unit += 1;
+            if let Some(turn) = self.turns.last_mut() {
+                turn.held = turn.held.without(goes);
+                turn.before = pinned.map_or(next.before, |pinned| pinned.before);
+                turn.kept = Kept::pinned(pinned.map(|pinned| pinned.at), next.start);
+            }
         }
     }
 
@@ -152,14 +237,9 @@ impl Walk<'_> {
     }
 
     fn end(self, length: usize) -> Walked {
-        let grown = |asked: &Asked| asked.first == self.first && self.prompt() <= self.limit;
+        let kept = self.turns.get(self.first).map_or(Kept::all_from(length), |turn| turn.kept);
+        let grown = |asked: &Asked| asked.kept == kept && self.prompt() <= self.limit;
         let warm = self.asked.map_or(0, |asked| if grown(&asked) { asked.prompt } else { asked.before });
-        let gone = self.turns.iter().take(self.first);
-        Walked {
-            first_kept: self.turns.get(self.first).map_or(length, |turn| turn.start),
-            prompt: self.prompt(),
-            trimmed: gone.fold(0, |sum, turn| sum.saturating_add(turn.held.tokens)),
-            warm,
-        }
+        Walked { kept, prompt: self.prompt(), trimmed: self.gone, warm }
     }
 }
