@@ -6,9 +6,9 @@
 //! # How to add a policy
 //!
 //! Implement [`HistoryPolicy`]. What it returns must be valid for a provider: instructions stay, a tool call and its
-//! results stay or go together, the last turn is always there, and fitting the result again changes nothing. It must
-//! depend on nothing but the messages and the budget: the prompt is the cache's key, and the provider's too. What is valid,
-//! [`Rules`] says; `testing::laws::PolicyLaws` (feature `test-util`) hold a policy to all of this.
+//! results stay or go together, what the user said last and what came of it last are always there, and fitting the result
+//! again changes nothing. It must depend on nothing but the messages and the budget: the prompt is the cache's key, and the
+//! provider's too. What is valid, [`Rules`] says; `testing::laws::PolicyLaws` (feature `test-util`) hold a policy to all of this.
 
 mod allowance;
 mod budget;
