@@ -33,7 +33,7 @@ const LONGEST: Duration = Duration::from_secs(31 * 86_400);
 /// per day, those who come after ten thousand others that day have one between them.
 ///
 /// **What is larger** than the limit is refused, where that is certain: a guessed reply
-/// ([`OutputCount::Predicted`](super::OutputCount::Predicted)) is taken to fit, whatever output the request allows.
+/// ([`OutputCount::Predicted`](crate::schedule::OutputCount::Predicted)) is taken to fit, whatever output the request allows.
 ///
 /// ```
 /// use sluicegate::schedule::{Admission, Limit};
