@@ -65,14 +65,18 @@ async fn refusals_of_the_provider_cost_no_tokens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_settles_with_its_usage_and_refunds_when_dropped() {
+async fn a_stream_settles_with_its_usage_or_what_was_read_and_refunds_when_nothing_was() {
     let gate = gate(Admission::new().tpm(60_000).burst(SECOND));
     let llm = wrap(&Arc::new(Scripted::new().usage(Some(Usage::new(10, 5)))), &gate);
     let at_once = |tokens| gate.admit(&Job::new("m").tokens(tokens, 0)).now_or_never().is_some();
-    let mut dropped = llm.chat_stream(request().max_tokens(900)).await.unwrap();
-    assert!(dropped.next().await.is_some() && !at_once(1_000));
-    drop(dropped);
+    let unread = llm.chat_stream(request().max_tokens(900)).await.unwrap();
+    assert!(!at_once(1_000));
+    drop(unread);
     assert!(at_once(1_000));
     llm.chat_stream(request().max_tokens(900)).await.unwrap().collect().await.unwrap();
     assert!(!at_once(986) && at_once(985));
+    let mut left = llm.chat_stream(request().max_tokens(900)).await.unwrap();
+    assert!(left.next().await.is_some() && !at_once(900));
+    drop(left);
+    assert!(!at_once(984) && at_once(970), "the prompt and a chunk");
 }
